@@ -1,0 +1,186 @@
+"""The environment: language generation, one token a step. Its batch form is `textenvs.vector_env`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from textenvs.rules import Rules
+from textenvs.task import Problem
+from textenvs.vocab import printable
+
+
+class TextGenEnv(gym.Env[Any, Any]):
+    """Language generation as a Markov decision process over tokens.
+
+    ## Description
+    An episode starts from a prompt. Each action is the id of the next token. The episode ends with the end token, a
+    stop token, or the last token of the budget, and the whole response is then scored.
+
+    ## Action Space
+    `Discrete(V)`: the next token id. V counts the vocabulary's symbols and the end token. A token that
+    `action_masks()` forbids is appended all the same, and can only be scored wrong.
+
+    ## Observation Space
+    `"tokens"`: `Box(0, V, (P + T,), int64)`. The prompt stands right-aligned in the first P slots, everything later
+    from slot P on; unused slots hold V, so no token is mistaken for padding and the remaining budget is visible.
+    `"onehot"`: the same as flat float32, `((P + T) * (V + 1),)`. `mask_keys` wraps either in a `Dict` with the mask.
+
+    ## Starting State
+    A problem drawn uniformly from the task's split with `self.np_random`. `reset(options={"problem": k})` picks one,
+    `reset(options={"prompt": text})` gives one.
+
+    ## Rewards
+    0 until the end, then the score. With `dense=True` the difference of scores between successive prefixes, starting
+    from 0, which sums to the same return.
+
+    ## Episode End
+    Termination: the end token, a stop token, or the T-th token; the budget is part of the task, and the reward is
+    paid in full, so nothing must be bootstrapped. Truncation: only when the scorer's machinery failed
+    (`status` is `"infra_fault"`, reward 0) or a wrapper cut the episode.
+
+    ## Information
+    At reset `problem`, its number (-1 for a prompt of your own). At the end `problem`, `prompt`, `response`
+    (without the end token), `finish_reason` (`eos`, `stop`, `length` or `fault`), `is_success`, `status`, and the
+    reward's named parts. Never the reference.
+
+    ## Arguments
+    Keyword only; JSON-able where they are names.
+
+    Args:
+        task: a name of `textenvs.TASKS`, a `Task`, or None for continuing prompts.
+        prompts: a list of texts or a file of them, for the continuation task.
+        reward: a name of `textenvs.REWARDS`, a function of (problem, text), a `Reward`, or None for the task's own.
+        vocab: a tokenizer file, a `Vocab`, or None for the task's own.
+        max_prompt_tokens: P; None for the task's own.
+        max_new_tokens: T; None for the task's own.
+        stop: ids or single-token strings that end a turn as the end token does.
+        dense: pay the score as it grows.
+        observation: "tokens" or "onehot".
+        mask_keys: None, "pettingzoo", "rllib" or "tianshou": whose names the `Dict` observation uses.
+        render_mode: None, "ansi" (`render` returns a line of text) or "human" (every step prints it).
+        settings: the task's own, such as `length`, `alphabet` and `split`.
+
+    ## References
+    Ramamurthy et al., "Is Reinforcement Learning (Not) for Natural Language Processing?", ICLR 2023.
+
+    ## Version History
+    v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # type: ignore[misc]
+
+    def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
+        if render_mode not in (None, "ansi", "human"):
+            raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
+        self.render_mode = render_mode
+        self._rules = rules = Rules(**kwargs)
+        self.metadata = {**type(self).metadata, "textgen": rules.metadata}  # type: ignore[misc]
+        self.action_space = spaces.Discrete(rules.num_tokens)
+        self.observation_space = rules.observation_space
+        self._problem: Problem | None = None
+        self._running = False
+        self._outcome = ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode. See the class for `options`."""
+        super().reset(seed=seed)
+        rules, options = self._rules, options or {}
+        if unknown := set(options) - {"problem", "prompt"}:
+            raise ValueError(f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(unknown)))}")
+        if "prompt" in options:
+            self._number = -1
+            self._problem, row = rules.start_prompt(options["prompt"])
+        else:
+            self._number = int(options.get("problem", -1))
+            if "problem" not in options:
+                self._number = int(self.np_random.integers(len(rules.task)))
+            self._problem, row = rules.start(self._number)
+        self._row = row.copy()
+        self._end = rules.max_prompt_tokens
+        self._turn_ends: list[int] = []
+        self._score = 0.0
+        self._running, self._outcome = True, ""
+        if self.render_mode == "human":
+            print(self._line())
+        return rules.observe(self._row, self.action_masks()), {"problem": self._number}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Raises:
+            ResetNeeded: no episode is running.
+            InvalidAction: not an integer in [0, V).
+        """
+        if not self._running or self._problem is None:
+            raise ResetNeeded("step() needs a running episode; call reset() first")
+        rules = self._rules
+        self._row[self._end] = token = rules.token(action)
+        self._end += 1
+        reason: str | None = None
+        if rules.ends_turn[token] or self._end == rules.width:
+            self._end, reason = rules.close_turn(self._problem, self._row, self._end, self._turn_ends)
+        reward, truncated = 0.0, False
+        info: dict[str, Any] = {}
+        if reason is not None or rules.dense:
+            reward, truncated, info = self._scored(reason or "running")
+        self._running = reason is None
+        if self.render_mode == "human":
+            print(self._line())
+        observation = rules.observe(self._row, self.action_masks())
+        return observation, reward, reason is not None and not truncated, truncated, info
+
+    def _scored(self, reason: str) -> tuple[float, bool, dict[str, Any]]:
+        """Reward, truncated and info of a row that has ended, or that `dense` scores on the way."""
+        rules, problem = self._rules, self._problem
+        assert problem is not None
+        ends = np.array([self._end])
+        scores, responses = rules.score([problem], self._row[None], ends, [reason], [self._turn_ends])
+        value, status = float(scores.values[0]), scores.status[0]
+        fault = status == "infra_fault"
+        reward = 0.0 if fault else value - self._score if rules.dense else value
+        if reason == "running":
+            self._score += reward
+            return reward, False, {}
+        reason = "fault" if fault else reason
+        info: dict[str, Any] = {
+            "problem": self._number,
+            "prompt": rules.prompt_text(self._row),
+            "response": responses.texts[0],
+            "finish_reason": reason,
+            "is_success": not fault and value >= rules.task.threshold,
+            "status": status,
+            **{name: float(column[0]) for name, column in scores.parts.items()},
+        }
+        self._outcome = f" [{reason}, score {value:.3f}]"
+        return reward, fault, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """(V,) bool, read-only: which tokens may come next, at least one; all where the task has no grammar."""
+        if self._problem is None or not self._running:
+            return self._rules.all_legal
+        return self._rules.legal(self._problem, self._row, self._end)
+
+    def demonstration(self) -> list[int] | None:
+        """Token ids that solve the running problem, end token included, or None where nobody wrote a reference."""
+        if self._problem is None:
+            raise ResetNeeded("demonstration() needs a running episode; call reset() first")
+        return self._rules.demonstration(self._problem)
+
+    def render(self) -> str | None:
+        """The episode so far on one line, control characters escaped; None unless `render_mode` is "ansi"."""
+        return self._line() if self.render_mode == "ansi" else None
+
+    def _line(self) -> str:
+        if self._problem is None:
+            raise ResetNeeded("render() needs a running episode; call reset() first")
+        rules = self._rules
+        response = rules.vocab.decode(self._row[rules.max_prompt_tokens : self._end].tolist())
+        used = self._end - rules.max_prompt_tokens
+        text = f"{printable(rules.prompt_text(self._row))} > {printable(response)}"
+        return f"{text} ({used}/{rules.max_new_tokens}){self._outcome}"

@@ -1,0 +1,48 @@
+"""The one table of ids. Importing `textenvs` registers them; a new task is a row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered id.
+
+    Attributes:
+        id: what `gym.make` takes.
+        family: the group it is listed under.
+        kwargs: JSON-able keyword arguments of `TextGenEnv`.
+        reward_threshold: mean return at which the env counts as solved, or None.
+    """
+
+    id: str
+    family: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    reward_threshold: float | None = None
+
+
+ENTRIES = (
+    Entry("TextGen-v0", "text"),
+    Entry("textenvs/Copy-v0", "strings", {"task": "copy"}, 0.95),
+    Entry("textenvs/Reverse-v0", "strings", {"task": "reverse"}, 0.95),
+    Entry("textenvs/Sort-v0", "strings", {"task": "sort"}, 0.95),
+    Entry("textenvs/Count-v0", "strings", {"task": "count"}, 0.95),
+    Entry("textenvs/Length-v0", "strings", {"task": "length"}, 0.95),
+)
+
+
+def register_envs() -> None:
+    """Register every entry that is not registered yet."""
+    for entry in ENTRIES:
+        if entry.id not in gym.registry:
+            gym.register(
+                entry.id,
+                entry_point="textenvs.env:TextGenEnv",
+                vector_entry_point="textenvs.vector_env:TextGenVectorEnv",
+                kwargs=entry.kwargs,
+                reward_threshold=entry.reward_threshold,
+            )

@@ -1,0 +1,38 @@
+"""Rewards by name. A new one is a class in a module of this package and a line in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from textenvs.rewards.base import FunctionReward, Reward
+from textenvs.vocab import near_miss
+
+#: name -> "module:Class"; loaded when asked for, because some need a file or a library.
+REWARDS = {
+    "exact_match": "textenvs.rewards.metrics:ExactMatch",
+    "position_match": "textenvs.rewards.metrics:PositionMatch",
+    "length_match": "textenvs.rewards.metrics:LengthMatch",
+    "sentiment": "textenvs.rewards.classifiers:SentimentReward",
+    "vader": "textenvs.rewards.classifiers:VaderReward",
+}
+
+
+def as_reward(reward: Reward | str | Callable[..., float]) -> Reward:
+    """A `Reward` as given, by name, or lifted from a plain function of (problem, text).
+
+    Raises:
+        ValueError: no reward has that name.
+        TypeError: neither a name, a function nor a Reward.
+    """
+    if isinstance(reward, Reward):
+        return reward
+    if isinstance(reward, str):
+        if reward not in REWARDS:
+            raise ValueError(f"reward must be a known name, got {reward!r}; {near_miss(reward, list(REWARDS))}")
+        module, name = REWARDS[reward].split(":")
+        instance: Reward = getattr(import_module(module), name)()
+        return instance
+    if isinstance(reward, type) or not callable(reward):
+        raise TypeError(f"reward must be a name, a function or a Reward, got {reward!r}; pass an instance")
+    return FunctionReward(reward)

@@ -1,0 +1,213 @@
+"""What a reward is: one batch of finished responses in, one `Scores` out; and the arithmetic that combines rewards.
+
+No reward for a particular purpose lives here (see the other modules of this package).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textenvs.vocab import IntArray, Vocab
+
+FloatArray = NDArray[np.float64]
+
+#: From best to worst. `model_fault`: the response itself broke the scorer, and is wrong. `infra_fault`: the scorer's
+#: machinery failed; the response was not judged, its value means nothing, and the episode is excluded and counted.
+STATUSES = ("ok", "model_fault", "infra_fault")
+
+
+class ProblemLike(Protocol):
+    """What a reward may know of a problem (see `textenvs.task.Problem`)."""
+
+    @property
+    def prompt(self) -> str:
+        """The prompt's text."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Correct responses; empty where the metadata carries the answer."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Whatever else the task knows of it."""
+
+
+@dataclass(frozen=True)
+class Responses:
+    """A batch of B responses, so that a score may work on ids, on text, or on turns.
+
+    Attributes:
+        token_ids: (B, T) int64, the response's tokens without the end token; unused slots are -1.
+        lengths: (B,) int64, tokens used in each row.
+        finish_reasons: B strings: "eos", "stop", "length", or "running" when a dense reward scores a prefix.
+        vocab: the table that spells the ids.
+        turn_ends: per row, where each turn ends in its tokens; agent and reply alternate, the agent first.
+    """
+
+    token_ids: IntArray
+    lengths: IntArray
+    finish_reasons: Sequence[str]
+    vocab: Vocab
+    turn_ends: Sequence[Sequence[int]] = ()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """B strings, decoded on first use."""
+        decode = self.vocab.decode
+        return [decode(ids[:n]) for ids, n in zip(self.token_ids.tolist(), self.lengths.tolist(), strict=True)]
+
+    @cached_property
+    def turns(self) -> list[list[str]]:
+        """Per row, its turns as text: agent, reply, agent, ...; one turn where the task never replies."""
+        if not self.turn_ends:
+            return [[text] for text in self.texts]
+        rows = zip(self.token_ids.tolist(), self.turn_ends, strict=True)
+        return [[self.vocab.decode(ids[a:b]) for a, b in zip((0, *ends), ends, strict=False)] for ids, ends in rows]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a reward says of B responses.
+
+    Attributes:
+        values: (B,) float64, the score, higher is better.
+        parts: named columns (B,) that the score is made of, for the log.
+        status: B of `STATUSES`; empty means all ok.
+    """
+
+    values: FloatArray
+    parts: Mapping[str, FloatArray] = field(default_factory=dict)
+    status: Sequence[str] = ()
+
+
+class Reward(ABC):
+    """Scores a batch of responses. Immutable: copying one returns itself.
+
+    A subclass sets `name` (its part in the log) and defines `__call__`, row by row independent of the batch.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """Score B responses to B problems.
+
+        Returns:
+            Scores with finite values (B,).
+        """
+
+    def __add__(self, other: Reward) -> Reward:
+        return _Sum(((1.0, self), (1.0, _reward(other))))
+
+    def __mul__(self, other: Reward | float) -> Reward:
+        return _Product((self, other)) if isinstance(other, Reward) else _Sum(((_weight(other), self),))
+
+    __rmul__ = __mul__
+
+    def __copy__(self) -> Reward:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reward:
+        return self
+
+
+class FunctionReward(Reward):
+    """A plain function of (problem, text) -> float, called once a response.
+
+    Args:
+        function: higher is better; must return a finite number.
+    """
+
+    def __init__(self, function: Callable[[Any, str], float]) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__).strip("<>")
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        values = np.empty(len(responses))
+        for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
+            value = self.function(problem, text)
+            try:
+                values[i] = value
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"reward function {self.name} must return a number, got {type(value).__name__} {value!r} for the "
+                    f"response {text[:80]!r} to {problem.prompt[:80]!r}; return a float"
+                ) from None
+        return Scores(values, {self.name: values})
+
+
+class _Sum(Reward):
+    """Weighted sum; the parts keep their own unweighted values."""
+
+    name = "sum"
+
+    def __init__(self, terms: tuple[tuple[float, Reward], ...]) -> None:
+        # 0.5 * (a + b) and (a + b) + c stay one flat sum, so that every part is a reward the user named.
+        self.terms: tuple[tuple[float, Reward], ...] = tuple(
+            (weight * inner, reward)
+            for weight, term in terms
+            for inner, reward in (term.terms if isinstance(term, _Sum) else ((1.0, term),))
+        )
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        scored = [reward(problems, responses) for _, reward in self.terms]
+        values = np.zeros(len(responses))
+        for (weight, _), scores in zip(self.terms, scored, strict=True):
+            values += weight * scores.values
+        return Scores(values, _merged_parts(scored), _worst(scored))
+
+
+class _Product(Reward):
+    """Product of rewards, for gating one by another."""
+
+    name = "product"
+
+    def __init__(self, factors: tuple[Reward, Reward]) -> None:
+        self.factors = factors
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        scored = [reward(problems, responses) for reward in self.factors]
+        return Scores(scored[0].values * scored[1].values, _merged_parts(scored), _worst(scored))
+
+
+def _merged_parts(scored: Sequence[Scores]) -> dict[str, FloatArray]:
+    """All parts; a name that comes again gets a number: exact_match, exact_match_2."""
+    parts: dict[str, FloatArray] = {}
+    for scores in scored:
+        for name, values in scores.parts.items():
+            key, n = name, 2
+            while key in parts:
+                key, n = f"{name}_{n}", n + 1
+            parts[key] = values
+    return parts
+
+
+def _worst(scored: Sequence[Scores]) -> tuple[str, ...]:
+    """Each row's worst status."""
+    columns = [scores.status for scores in scored if scores.status]
+    return tuple(max(row, key=STATUSES.index) for row in zip(*columns, strict=True))
+
+
+def _weight(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+        raise ValueError(f"weight must be a finite number, got {value!r}; multiply a reward by a number or a Reward")
+    return float(value)
+
+
+def _reward(value: Any) -> Reward:
+    if not isinstance(value, Reward):
+        raise TypeError(
+            f"a reward is added to a Reward, got {type(value).__name__}; lift a function with FunctionReward"
+        )
+    return value

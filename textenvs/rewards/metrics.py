@@ -1,0 +1,92 @@
+"""Rewards that compare a response with the problem's references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Scores
+from textenvs.vocab import IntArray, Vocab
+
+
+class ExactMatch(Reward):
+    """1.0 when the response's text equals one of the references, else 0.0. Range [0, 1].
+
+    Withstands: the empty response, a reference with anything before or after it, every option at once.
+    """
+
+    name = "exact_match"
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        pairs = zip(problems, responses.texts, strict=True)
+        values = np.array([float(text in _references(problem)) for problem, text in pairs])
+        return Scores(values, {self.name: values})
+
+
+class PositionMatch(Reward):
+    """Matching positions / max(len(response), len(reference)), in tokens; the best reference counts. Range [0, 1].
+
+    Withstands: the empty response (0 unless the reference is empty), padding, repetition, echo of the prompt.
+    """
+
+    name = "position_match"
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        owners, references, lengths = _reference_rows(problems, responses)
+        matches = (responses.token_ids[owners] == references).sum(axis=1)
+        values = _best_share(matches, owners, lengths, responses)
+        return Scores(values, {self.name: values})
+
+
+class LengthMatch(Reward):
+    """min / max of the response's and the reference's length, in tokens; the best reference counts. Range [0, 1].
+
+    Withstands: nothing beyond length, by definition: what the tokens are does not matter, only their number.
+    """
+
+    name = "length_match"
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        owners, _, lengths = _reference_rows(problems, responses)
+        values = _best_share(np.minimum(responses.lengths[owners], lengths), owners, lengths, responses)
+        return Scores(values, {self.name: values})
+
+
+@lru_cache(maxsize=1 << 16)
+def _encoded(vocab: Vocab, text: str) -> IntArray:
+    """A reference's ids: the same few thousand references come back at every step."""
+    return vocab.encode(text)
+
+
+def _reference_rows(problems: Sequence[ProblemLike], responses: Responses) -> tuple[IntArray, IntArray, IntArray]:
+    """All references, one a row: whose it is (R,), its ids (R, T) with -2 where unused, its length (R,)."""
+    owners = np.array([i for i, problem in enumerate(problems) for _ in _references(problem)], dtype=np.int64)
+    encoded = [_encoded(responses.vocab, text) for problem in problems for text in problem.references]
+    width = responses.token_ids.shape[1]
+    rows = np.full((len(encoded), width), -2, dtype=np.int64)
+    for row, ids in zip(rows, encoded, strict=True):
+        row[: len(ids)] = ids[:width]
+    return owners, rows, np.array([len(ids) for ids in encoded], dtype=np.int64)
+
+
+def _best_share(matches: IntArray, owners: IntArray, lengths: IntArray, responses: Responses) -> FloatArray:
+    """(B,) the best of each response's matches / max(len(response), len(reference)); 1 where both are empty."""
+    longest = np.maximum(responses.lengths[owners], lengths)
+    share = np.where(longest == 0, 1.0, matches / np.maximum(longest, 1))
+    values = np.zeros(len(responses))
+    np.maximum.at(values, owners, share)
+    return values
+
+
+def _references(problem: ProblemLike) -> tuple[str, ...]:
+    if not problem.references:
+        raise ValueError(
+            f"the problem with prompt {problem.prompt[:80]!r} must have a reference to be compared with, got none; "
+            "give references with the prompt, or a reward that needs none"
+        )
+    return problem.references

@@ -1,0 +1,300 @@
+"""The rules of one row, shared by the scalar and the batch env: start, append, finish, score.
+
+A row is an int64 array of P + T slots. The prompt stands right-aligned in the first P; everything later, the agent's
+tokens and the replies, from slot P on. Unused slots hold V, which is no token, so that nothing is ever mistaken for a
+pad and the remaining budget is visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import InvalidAction
+from numpy.typing import NDArray
+
+from textenvs.rewards import as_reward
+from textenvs.rewards.base import STATUSES, Responses, Scores
+from textenvs.task import Problem, Task
+from textenvs.tasks import make_task
+from textenvs.vocab import IntArray, as_vocab
+
+#: The names that other libraries look for: mask_keys -> (observation key, mask key).
+MASK_KEYS = {
+    "pettingzoo": ("observation", "action_mask"),
+    "rllib": ("observations", "action_mask"),
+    "tianshou": ("obs", "mask"),
+}
+#: A one-hot observation larger than this many floats is a mistake: embed the tokens instead.
+MAX_ONEHOT_FLOATS = 1 << 20
+
+#: Keys of the final info that a reward's parts may not take.
+INFO_KEYS = ("problem", "prompt", "response", "finish_reason", "is_success", "status", "final_obs", "final_info")
+
+
+class Rules:
+    """Settings of an env, checked once, and what they say of a row. Arguments: see `textenvs.env.TextGenEnv`."""
+
+    def __init__(
+        self,
+        task: Task | str | None = None,
+        *,
+        prompts: Any = None,
+        reward: Any = None,
+        vocab: Any = None,
+        max_prompt_tokens: int | None = None,
+        max_new_tokens: int | None = None,
+        stop: Sequence[int | str] = (),
+        dense: bool = False,
+        observation: str = "tokens",
+        mask_keys: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self.task = _resolve_task(task, prompts, settings)
+        self.vocab = as_vocab(self.task.vocab if vocab is None else vocab)
+        self.reward = as_reward(self.task.reward if reward is None else reward)
+        self.num_tokens = self.vocab.num_tokens
+        limit = self.task.max_prompt_tokens if max_prompt_tokens is None else max_prompt_tokens
+        self.max_prompt_tokens = self._longest_prompt() if limit is None else _at_least_one("max_prompt_tokens", limit)
+        budget = self.task.max_new_tokens if max_new_tokens is None else max_new_tokens
+        self.max_new_tokens = _at_least_one("max_new_tokens", budget)
+        self.width = self.max_prompt_tokens + self.max_new_tokens
+        self.stop_ids = tuple(sorted({self.vocab.token_id(token) for token in stop} - {self.vocab.eos_id}))
+        self.dense = bool(dense)
+        self.has_replies = type(self.task).reply is not Task.reply
+        #: (V,) which tokens end a turn.
+        self.ends_turn = np.zeros(self.num_tokens, dtype=bool)
+        self.ends_turn[[self.vocab.eos_id, *self.stop_ids]] = True
+        self.all_legal = np.ones(self.num_tokens, dtype=bool)
+        self.all_legal.flags.writeable = False
+        self.observation, self.mask_keys = observation, mask_keys
+        self.observation_space = self._observation_space()
+        self.metadata = {
+            "num_tokens": self.num_tokens,
+            "bos_id": self.vocab.bos_id,
+            "eos_id": self.vocab.eos_id,
+            "stop_ids": self.stop_ids,
+            "vocab_sha256": self.vocab.sha256,
+            "has_masks": self.task.has_masks,
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "max_new_tokens": self.max_new_tokens,
+        }
+        self._starts: dict[int, tuple[Problem, IntArray]] = {}
+
+    # ------------------------------------------------------------------------------------------------------ start
+
+    def start(self, k: int) -> tuple[Problem, IntArray]:
+        """Problem k and the row (P + T,) that its episode starts from, encoded once; copy the row before writing."""
+        cached = self._starts.get(k)
+        if cached is None:
+            if not 0 <= k < len(self.task):
+                raise ValueError(f"options['problem'] must be in [0, {len(self.task)}), got {k}; the task has no such")
+            problem = self.task[k]
+            cached = self._starts[k] = problem, self._start_row(problem.prompt, f"problem {k}")
+        return cached
+
+    def start_prompt(self, prompt: Any) -> tuple[Problem, IntArray]:
+        """The same for a prompt of the user's own."""
+        if not isinstance(prompt, str):
+            raise TypeError(f"options['prompt'] must be a string, got {type(prompt).__name__}; pass one text")
+        return self.task.problem(prompt), self._start_row(prompt, "options['prompt']")
+
+    def _start_row(self, prompt: str, where: str) -> IntArray:
+        ids = self.vocab.encode(prompt)
+        limit = self.max_prompt_tokens
+        if not 1 <= len(ids) <= limit:
+            raise ValueError(
+                f"a prompt must have 1 to {limit} tokens, got {len(ids)} in {where}: {prompt[:80]!r}; "
+                + ("pass a larger max_prompt_tokens or a shorter prompt" if len(ids) else "give it at least one")
+            )
+        row = np.full(self.width, self.num_tokens, dtype=np.int64)
+        row[limit - len(ids) : limit] = ids
+        return row
+
+    def _longest_prompt(self) -> int:
+        return max(len(self.vocab.encode(self.task[k].prompt)) for k in range(len(self.task)))
+
+    # ----------------------------------------------------------------------------------------------------- append
+
+    def token(self, action: Any) -> int:
+        """The token id of one action.
+
+        Raises:
+            InvalidAction: not an integer in [0, V).
+        """
+        if isinstance(action, np.ndarray) and action.ndim == 0:
+            action = action[()]
+        if isinstance(action, bool) or not isinstance(action, (int, np.integer)) or not 0 <= action < self.num_tokens:
+            raise InvalidAction(f"action must be an int in [0, {self.num_tokens}), got {action!r}; it is a token id")
+        return int(action)
+
+    def close_turn(self, problem: Problem, row: IntArray, end: int, turn_ends: list[int]) -> tuple[int, str | None]:
+        """What follows a token that ends a turn or fills the row: a reply is appended, or the episode ends.
+
+        Args:
+            problem: the running problem.
+            row: (P + T,) the row; a reply is written into it.
+            end: first unused slot.
+            turn_ends: where turns ended so far, counted from slot P; what ends now is added.
+
+        Returns:
+            The first unused slot, and the finish reason, or None when the episode goes on.
+        """
+        token = int(row[end - 1])
+        response = row[self.max_prompt_tokens : end].tolist()
+        turn_ends.append(len(response))
+        if self.has_replies and self.ends_turn[token]:
+            bounds = zip([0, *turn_ends], turn_ends, strict=False)
+            reply = self.task.reply(problem, [self.vocab.decode(response[a:b]) for a, b in bounds])
+            if reply is not None:
+                ids = self.vocab.encode(reply)
+                if end + len(ids) > self.width:
+                    return end, "length"
+                row[end : end + len(ids)] = ids
+                turn_ends.append(len(response) + len(ids))
+                end += len(ids)
+                return end, "length" if end == self.width else None
+        if token == self.vocab.eos_id:
+            return end, "eos"
+        return end, "stop" if self.ends_turn[token] else "length"
+
+    def legal(self, problem: Problem, row: IntArray, end: int) -> NDArray[np.bool_]:
+        """(V,) which tokens may come next; read-only."""
+        if not self.task.has_masks:
+            return self.all_legal
+        legal = self.task.legal(problem, row[self.max_prompt_tokens : end].tolist())
+        if legal is None:
+            return self.all_legal
+        if legal.shape != (self.num_tokens,) or not legal.any():
+            raise ValueError(
+                f"legal() must give a bool array ({self.num_tokens},) with a True, got shape {legal.shape} with "
+                f"{int(legal.sum())} True for the prompt {problem.prompt[:80]!r}; allow at least one token"
+            )
+        return legal
+
+    # ----------------------------------------------------------------------------------------------------- finish
+
+    def demonstration(self, problem: Problem) -> list[int] | None:
+        """Ids of the first reference and the end token, cut at the budget, or None where there is no reference."""
+        if not problem.references:
+            return None
+        return [*self.vocab.encode(problem.references[0]).tolist(), self.vocab.eos_id][: self.max_new_tokens]
+
+    # ------------------------------------------------------------------------------------------------------ score
+
+    def score(
+        self,
+        problems: Sequence[Problem],
+        rows: IntArray,
+        ends: IntArray,
+        reasons: Sequence[str],
+        turn_ends: Sequence[Sequence[int]] = (),
+    ) -> tuple[Scores, Responses]:
+        """Score B rows.
+
+        Args:
+            problems: B problems.
+            rows: (B, P + T) rows.
+            ends: (B,) first unused slot of each.
+            reasons: B finish reasons, "running" for a row that has not ended.
+            turn_ends: B lists, where the task replies.
+
+        Raises:
+            ValueError, TypeError: the reward did not return B finite values.
+        """
+        lengths = ends - self.max_prompt_tokens
+        lengths -= np.fromiter((reason == "eos" for reason in reasons), dtype=np.int64, count=len(reasons))
+        token_ids = rows[:, self.max_prompt_tokens :]
+        token_ids = np.where(np.arange(self.max_new_tokens) < lengths[:, None], token_ids, -1)
+        responses = Responses(token_ids, lengths, reasons, self.vocab, turn_ends if self.has_replies else ())
+        return _checked(self.reward(problems, responses), problems, self.reward.name), responses
+
+    def prompt_text(self, row: IntArray) -> str:
+        """The prompt's text as its tokens spell it."""
+        prompt = row[: self.max_prompt_tokens]
+        return self.vocab.decode(prompt[prompt < self.num_tokens].tolist())
+
+    # ------------------------------------------------------------------------------------------------ observation
+
+    def _observation_space(self) -> spaces.Space[Any]:
+        space: spaces.Space[Any]
+        if self.observation == "tokens":
+            space = spaces.Box(0, self.num_tokens, (self.width,), np.int64)
+        elif self.observation == "onehot":
+            size = self.width * (self.num_tokens + 1)
+            if size > MAX_ONEHOT_FLOATS:
+                raise ValueError(
+                    f"observation='onehot' must be at most {MAX_ONEHOT_FLOATS:,} floats, got {size:,} "
+                    f"({self.width} slots x {self.num_tokens + 1}); use observation='tokens' and embed them"
+                )
+            space = spaces.Box(0, 1, (size,), np.float32)
+        else:
+            raise ValueError(f"observation must be 'tokens' or 'onehot', got {self.observation!r}")
+        if self.mask_keys is None:
+            return space
+        if self.mask_keys not in MASK_KEYS:
+            raise ValueError(f"mask_keys must be None or one of {', '.join(MASK_KEYS)}, got {self.mask_keys!r}")
+        key, mask_key = MASK_KEYS[self.mask_keys]
+        return spaces.Dict({key: space, mask_key: spaces.Box(0, 1, (self.num_tokens,), np.int8)})
+
+    def observe(self, rows: IntArray, legal: NDArray[np.bool_]) -> Any:
+        """A fresh observation of one row (P + T,) or of a batch (N, P + T), with masks (V,) or (N, V)."""
+        view: NDArray[Any]
+        if self.observation == "tokens":
+            view = rows.copy()
+        else:
+            view = np.zeros((*rows.shape, self.num_tokens + 1), dtype=np.float32)
+            np.put_along_axis(view, rows[..., None], 1.0, axis=-1)
+            view = view.reshape(*rows.shape[:-1], -1)
+        if self.mask_keys is None:
+            return view
+        key, mask_key = MASK_KEYS[self.mask_keys]
+        return {key: view, mask_key: legal.astype(np.int8)}
+
+
+def _resolve_task(task: Task | str | None, prompts: Any, settings: dict[str, Any]) -> Task:
+    if isinstance(task, Task):
+        if prompts is not None or settings:
+            names = ", ".join([*(["prompts"] if prompts is not None else []), *settings])
+            raise TypeError(f"{names} must be given to the Task itself when task is one, got a {type(task).__name__}")
+        return task
+    if task is not None and not isinstance(task, str):
+        raise TypeError(f"task must be None, a name or a Task, got {task!r}; pass an instance, not a class")
+    if prompts is not None:
+        settings = {**settings, "prompts": prompts}
+    return make_task(task or "continuation", **settings)
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    return int(value)
+
+
+def _checked(scores: Any, problems: Sequence[Problem], name: str) -> Scores:
+    """The scores, once they are B finite float64 values with a known status each."""
+    if not isinstance(scores, Scores):
+        raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
+    values = np.asarray(scores.values)
+    if values.shape != (len(problems),) or not np.issubdtype(values.dtype, np.number):
+        raise ValueError(
+            f"reward {name} must return {len(problems)} numbers, one a response, got shape {values.shape} "
+            f"of {values.dtype}"
+        )
+    values = values.astype(np.float64)
+    status = tuple(scores.status) or ("ok",) * len(problems)
+    if len(status) != len(problems) or not set(status) <= set(STATUSES):
+        raise ValueError(f"reward {name} must give each response a status of {', '.join(STATUSES)}, got {status!r}")
+    judged = np.array([word != "infra_fault" for word in status])
+    bad = np.flatnonzero(judged & ~np.isfinite(values))
+    if len(bad):
+        raise ValueError(
+            f"reward {name} must be finite, got {values[bad[0]]} for the problem with prompt "
+            f"{problems[bad[0]].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
+        )
+    if reserved := set(scores.parts) & set(INFO_KEYS):
+        raise ValueError(f"reward {name} must not name a part {', '.join(reserved)}: info uses it; rename the part")
+    values = np.where(judged, values, 0.0)
+    return Scores(values, {part: np.asarray(column, dtype=np.float64) for part, column in scores.parts.items()}, status)

@@ -1,0 +1,37 @@
+"""Tasks by name. A new one is a file in this package and a line in the table."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from textenvs.task import Task
+from textenvs.vocab import near_miss
+
+#: name -> "module:Class"; loaded when asked for.
+TASKS = {
+    "continuation": "textenvs.tasks.continuation:Continuation",
+    "copy": "textenvs.tasks.strings:Copy",
+    "reverse": "textenvs.tasks.strings:Reverse",
+    "sort": "textenvs.tasks.strings:Sort",
+    "count": "textenvs.tasks.strings:Count",
+    "length": "textenvs.tasks.strings:Length",
+}
+
+
+def make_task(name: str, **settings: Any) -> Task:
+    """The task of that name with these settings.
+
+    Raises:
+        ValueError: no such task.
+        TypeError: the task has no such setting; the message names those it has.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task must be a known name, got {name!r}; {near_miss(name, list(TASKS))}")
+    module, class_name = TASKS[name].split(":")
+    task_class: type[Task] = getattr(import_module(module), class_name)
+    known = getattr(task_class.__init__, "__kwdefaults__", None) or {}
+    for setting in settings:
+        if setting not in known:
+            raise TypeError(f"{setting!r} is not a setting of task {name!r}; {near_miss(setting, list(known))}")
+    return task_class(**settings)

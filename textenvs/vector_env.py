@@ -1,0 +1,295 @@
+"""The batch env: N rows under the rules of the scalar env, one array operation a step.
+
+Seeded s it equals a `SyncVectorEnv` of N scalar envs seeded s, bit for bit: observations, rewards, flags, infos,
+masks and final observations, in all three autoreset modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from textenvs.rules import Rules
+from textenvs.task import Problem
+
+BoolArray = NDArray[np.bool_]
+
+
+class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
+    """N episodes of `TextGenEnv` side by side; the same spaces, rewards and infos, with arrays for scalars.
+
+    Args:
+        num_envs: N, number of rows.
+        autoreset_mode: what happens to an ended row: it is reset by the next step, whose action it ignores
+            (NEXT_STEP), within the same step (SAME_STEP), or by `reset(options={"reset_mask": rows})` (DISABLED).
+        max_episode_steps: cut episodes after so many steps (`truncated`), as a TimeLimit does.
+        kwargs: see `TextGenEnv`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        render_mode: None = None,
+        **kwargs: Any,
+    ) -> None:
+        if render_mode is not None:
+            raise ValueError(f"render_mode must be None in a batch, got {render_mode!r}; render one env of gym.make")
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+            raise ValueError(f"num_envs must be an int of at least 1, got {num_envs!r}")
+        self._rules = rules = Rules(**kwargs)
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "textgen": rules.metadata}  # type: ignore[misc]
+        self.single_observation_space = rules.observation_space
+        self.single_action_space = spaces.Discrete(rules.num_tokens)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.render_mode = None
+        self._max_episode_steps = max_episode_steps
+        self._all_rows = np.arange(num_envs)
+        self._rows = np.full((num_envs, rules.width), rules.num_tokens, dtype=np.int64)
+        self._ends = np.full(num_envs, rules.max_prompt_tokens, dtype=np.int64)
+        self._steps = np.zeros(num_envs, dtype=np.int64)
+        self._scores = np.zeros(num_envs)
+        self._ended = np.ones(num_envs, dtype=bool)
+        self._started = False
+        self._numbers = np.full(num_envs, -1, dtype=np.int64)
+        self._problems: list[Problem | None] = [None] * num_envs
+        self._turn_ends: list[list[int]] = [[] for _ in range(num_envs)]
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+
+    # ------------------------------------------------------------------------------------------------------ reset
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every row, or in those of `options["reset_mask"]` (N,) bool.
+
+        Args:
+            seed: None, an int s for rows seeded s, s + 1, ..., or one int or None a row.
+            options: "problem" (an int or N ints), "prompt" (a text), "reset_mask".
+        """
+        options = dict(options or {})
+        rows = self._reset_rows(options.pop("reset_mask", None))
+        seeds: Sequence[int | None]
+        if seed is None:
+            seeds = [None] * self.num_envs
+        elif isinstance(seed, (int, np.integer)):
+            seeds = range(int(seed), int(seed) + self.num_envs)
+        elif len(seed) == self.num_envs:
+            seeds = seed
+        else:
+            raise ValueError(f"seed must be an int or {self.num_envs} of them, one a row, got {len(seed)}")
+        if unknown := set(options) - {"problem", "prompt"}:
+            names = ", ".join(map(repr, sorted(unknown)))
+            raise ValueError(f"options must hold 'problem', 'prompt' or 'reset_mask', got {names}")
+        for i in rows.tolist():
+            if (row_seed := seeds[i]) is not None:
+                self._generators[i] = seeding.np_random(int(row_seed))[0]
+        infos = self._start(rows, options)
+        self._started = True
+        return self._rules.observe(self._rows, self.action_masks()), infos
+
+    def _reset_rows(self, mask: Any) -> NDArray[np.int64]:
+        if mask is None:
+            return self._all_rows
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise TypeError(f"options['reset_mask'] must be a bool array ({self.num_envs},), got {mask!r}")
+        if not mask.any():
+            raise ValueError("options['reset_mask'] must have a True, got none; leave it out to reset every row")
+        return np.flatnonzero(mask)
+
+    def _start(self, rows: NDArray[np.int64], options: dict[str, Any]) -> dict[str, Any]:
+        """Write fresh prompts into `rows` (M,) and return their infos."""
+        rules = self._rules
+        if "prompt" in options:
+            problem, row = rules.start_prompt(options["prompt"])
+            numbers, starts = [-1] * len(rows), [(problem, row)] * len(rows)
+        else:
+            if "problem" in options:
+                numbers = np.broadcast_to(options["problem"], (self.num_envs,))[rows].tolist()
+            else:
+                num_problems = len(rules.task)
+                numbers = [int(self._generator(i).integers(num_problems)) for i in rows.tolist()]
+            starts = [rules.start(k) for k in numbers]
+        for i, (problem, _) in zip(rows.tolist(), starts, strict=True):
+            self._problems[i] = problem
+            self._turn_ends[i] = []
+        self._rows[rows] = [row for _, row in starts]
+        self._numbers[rows] = numbers
+        self._ends[rows] = rules.max_prompt_tokens
+        self._steps[rows] = 0
+        self._scores[rows] = 0.0
+        self._ended[rows] = False
+        infos: dict[str, Any] = {}
+        self._fill(infos, rows, {"problem": numbers})
+        return infos
+
+    def _generator(self, i: int) -> np.random.Generator:
+        """Row i's stream, made when first used."""
+        generator = self._generators[i]
+        if generator is None:
+            generator = self._generators[i] = seeding.np_random()[0]
+        return generator
+
+    # ------------------------------------------------------------------------------------------------------- step
+
+    def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+        """Append one token to every running row.
+
+        Args:
+            actions: (N,) integers in [0, V).
+
+        Raises:
+            ResetNeeded: before `reset`, or, in DISABLED mode, while an ended row waits for its reset.
+            InvalidAction: not N integers in [0, V).
+        """
+        if not self._started:
+            raise ResetNeeded("step() needs running episodes; call reset() first")
+        rules = self._rules
+        tokens = self._tokens(actions)
+        resetting = self._all_rows[:0]
+        live = self._all_rows
+        if self._ended.any():
+            if self.autoreset_mode == AutoresetMode.DISABLED:
+                waiting = np.flatnonzero(self._ended)[:8].tolist()
+                raise ResetNeeded(f"rows {waiting} have ended; call reset(options={{'reset_mask': ended}}) first")
+            resetting, live = np.flatnonzero(self._ended), np.flatnonzero(~self._ended)
+        ends = self._ends
+        self._rows[live, ends[live]] = tokens[live]
+        ends[live] += 1
+        self._steps[live] += 1
+        closing = live[rules.ends_turn[tokens[live]] | (ends[live] == rules.width)]
+        infos = self._start(resetting, {}) if len(resetting) else {}
+        rewards = np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, dtype=bool)
+        truncated = np.zeros(self.num_envs, dtype=bool)
+        finished, reasons = self._close(closing)
+        if rules.dense and len(live):
+            self._pay_dense(np.setdiff1d(live, finished, assume_unique=True), rewards)
+        if len(finished):
+            final = self._finish(finished, reasons, rewards, truncated)
+            terminated[finished] = ~truncated[finished]
+            target = infos if self.autoreset_mode != AutoresetMode.SAME_STEP else infos.setdefault("final_info", {})
+            self._fill(target, finished, final)
+        if self._max_episode_steps is not None:
+            truncated |= self._steps >= self._max_episode_steps
+        self._ended = terminated | truncated
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
+            self._restart(np.flatnonzero(self._ended), infos)
+        return rules.observe(self._rows, self.action_masks()), rewards, terminated, truncated, infos
+
+    def _tokens(self, actions: Any) -> NDArray[np.int64]:
+        tokens = np.asarray(actions)
+        if tokens.shape != (self.num_envs,) or not np.issubdtype(tokens.dtype, np.integer):
+            raise InvalidAction(f"actions must be {self.num_envs} ints, got shape {tokens.shape} of {tokens.dtype}")
+        if tokens.min() < 0 or tokens.max() >= self._rules.num_tokens:
+            bad = tokens[(tokens < 0) | (tokens >= self._rules.num_tokens)][0]
+            raise InvalidAction(f"actions must be ints in [0, {self._rules.num_tokens}), got {bad}; they are token ids")
+        return tokens.astype(np.int64, copy=False)
+
+    def _close(self, closing: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+        """Close the turns of `closing` (M,); which of them ended their episode, and why."""
+        finished, reasons = [], []
+        for i in closing.tolist():
+            problem = self._problems[i]
+            assert problem is not None
+            end, reason = self._rules.close_turn(problem, self._rows[i], int(self._ends[i]), self._turn_ends[i])
+            self._ends[i] = end
+            if reason is not None:
+                finished.append(i)
+                reasons.append(reason)
+        return np.array(finished, dtype=np.int64), reasons
+
+    def _pay_dense(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Pay the running `rows` (M,) the growth of their score."""
+        if len(rows):
+            scores, _ = self._score(rows, ["running"] * len(rows))
+            fault = np.array([status == "infra_fault" for status in scores.status])
+            rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows])
+            self._scores[rows] += rewards[rows]
+
+    def _finish(
+        self, rows: NDArray[np.int64], reasons: list[str], rewards: NDArray[np.float64], truncated: BoolArray
+    ) -> dict[str, Any]:
+        """Score the ended `rows` (M,), write their rewards and faults, and return their info as columns (M,)."""
+        rules = self._rules
+        scores, responses = self._score(rows, reasons)
+        fault = np.array([status == "infra_fault" for status in scores.status])
+        rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows] if rules.dense else scores.values)
+        truncated[rows] = fault
+        return {
+            "problem": self._numbers[rows].tolist(),
+            "prompt": [rules.prompt_text(self._rows[i]) for i in rows],
+            "response": responses.texts,
+            "finish_reason": ["fault" if bad else reason for bad, reason in zip(fault, reasons, strict=True)],
+            "is_success": (~fault & (scores.values >= rules.task.threshold)).tolist(),
+            "status": list(scores.status),
+            **{name: column.tolist() for name, column in scores.parts.items()},
+        }
+
+    def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
+        problems = [self._problems[i] for i in rows]
+        turn_ends = [self._turn_ends[i] for i in rows]
+        return self._rules.score(problems, self._rows[rows], self._ends[rows], reasons, turn_ends)
+
+    def _restart(self, rows: NDArray[np.int64], infos: dict[str, Any]) -> None:
+        """SAME_STEP: put what ended into `final_obs` and `final_info`, then start the rows again."""
+        final = self._rules.observe(self._rows[rows], self.action_masks()[rows])
+        observations = np.full(self.num_envs, None, dtype=object)
+        for j, i in enumerate(rows):
+            observations[i] = {key: value[j] for key, value in final.items()} if isinstance(final, dict) else final[j]
+        ended = np.zeros(self.num_envs, dtype=bool)
+        ended[rows] = True
+        infos.setdefault("final_info", {})
+        infos |= {"final_obs": observations, "_final_obs": ended, "_final_info": ended.copy()}
+        infos |= self._start(rows, {})
+
+    def _fill(self, infos: dict[str, Any], rows: NDArray[np.int64], columns: dict[str, Any]) -> None:
+        """Put `columns` (M,) of `rows` (M,) into `infos` as Gymnasium does: (N,) arrays beside `_key` masks."""
+        for key, values in columns.items():
+            if key not in infos:
+                kind = type(values[0])
+                plain = kind in (int, float, bool)
+                infos[key] = np.zeros(self.num_envs, kind) if plain else np.full(self.num_envs, None, object)
+                infos[f"_{key}"] = np.zeros(self.num_envs, dtype=bool)
+            infos[key][rows] = values
+            infos[f"_{key}"][rows] = True
+
+    # ------------------------------------------------------------------------------------------------------ views
+
+    def action_masks(self) -> BoolArray:
+        """(N, V) bool, read-only without grammar: which tokens may come next in each row, at least one."""
+        rules = self._rules
+        if not rules.task.has_masks:
+            return np.broadcast_to(rules.all_legal, (self.num_envs, rules.num_tokens))
+        masks = np.ones((self.num_envs, rules.num_tokens), dtype=bool)
+        for i in np.flatnonzero(~self._ended).tolist():
+            problem = self._problems[i]
+            if problem is not None:
+                masks[i] = rules.legal(problem, self._rows[i], int(self._ends[i]))
+        return masks
+
+    def demonstration(self) -> list[list[int] | None]:
+        """Per row what `TextGenEnv.demonstration` says."""
+        if not self._started:
+            raise ResetNeeded("demonstration() needs running episodes; call reset() first")
+        return [self._rules.demonstration(problem) if problem else None for problem in self._problems]
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[misc]
+        """One random stream a row."""
+        return tuple(self._generator(i) for i in range(self.num_envs))
