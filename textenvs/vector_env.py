@@ -289,7 +289,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("demonstration() needs running episodes; call reset() first")
         return [self._rules.demonstration(problem) if problem else None for problem in self._problems]
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One random stream a row."""
         return tuple(self._generator(i) for i in range(self.num_envs))

@@ -65,7 +65,7 @@ class Continuation(Task):
 
 
 def read_prompts(path: str | Path) -> list[Problem]:
-    """The problems in a file of prompts: one a line, or JSON lines when its name ends in .jsonl; blank lines are skipped.
+    """The problems in a file of prompts: one a line, or JSON lines when its name ends in .jsonl; blank lines skipped.
 
     Raises:
         FileNotFoundError: no such file.
