@@ -1,0 +1,101 @@
+"""SlotCache: a key-value cache whose rows stand at different positions, for unmodified Hugging Face causal LMs.
+
+Transformers' own static cache counts one position for all rows. Here every row writes where its own sequence stands,
+so an episode that ends frees its row at once. A row restarts by writing at position 0 again; nothing is zeroed, because
+the attention mask hides every position the row has not yet written.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class _Address:
+    """Where the running forward writes and reads, shared by all layers."""
+
+    num_rows: int  # N, rows of the cache
+    num_slots: int  # S + 1: the extra slot takes what padding writes and is never read
+    rows: Tensor | None  # (n,) rows that run, or None for all of them in order
+    slots: Tensor  # (n * q,) flat index row * num_slots + position of every key written
+    length: int  # number of positions read
+
+
+class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one attention layer, (N, S + 1, heads, head size) each."""
+
+    def __init__(self, address: _Address) -> None:
+        super().__init__()
+        self.address = address
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the storage on the first write, when the layer's shapes are known. Zeros, since 0 * NaN is NaN."""
+        shape = (self.address.num_rows, self.address.num_slots)
+        self.keys = key_states.new_zeros((*shape, key_states.shape[1], key_states.shape[3]))
+        self.values = value_states.new_zeros((*shape, value_states.shape[1], value_states.shape[3]))
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write (n, heads, q, size) at the address; return everything readable, (n, heads, length, size)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        return self._exchange(self.keys, key_states), self._exchange(self.values, value_states)
+
+    def _exchange(self, storage: Tensor, new: Tensor) -> Tensor:
+        address = self.address
+        storage.flatten(0, 1).index_copy_(0, address.slots, new.transpose(1, 2).flatten(0, 1))
+        readable = storage[:, : address.length]
+        return (readable if address.rows is None else readable[address.rows]).transpose(1, 2)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the number of keys and their offset; the explicit 4-D mask makes it a formality."""
+        return self.address.length, 0
+
+    def get_seq_length(self) -> int:
+        """Return 0: rows have no common length, and positions are always passed explicitly."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Return the most positions a row can hold."""
+        return self.address.num_slots - 1
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """A static cache of num_rows rows with max_tokens positions each."""
+
+    def __init__(self, num_layers: int, num_rows: int, max_tokens: int) -> None:
+        self.address = _Address()
+        self.address.num_rows, self.address.num_slots = num_rows, max_tokens + 1
+        super().__init__(layers=[_SlotLayer(self.address) for _ in range(num_layers)])
+
+    def open(self, rows: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Point the next forward at some rows, each continuing at its own position.
+
+        Args:
+            rows: (n,) distinct rows, in the order of the forward's batch.
+            starts: (n,) position of each row's first new token; 0 restarts the row.
+            lengths: (n,) number of new tokens, at least 1; the batch is right-padded to the longest, q.
+
+        Returns:
+            position_ids (n, q) and attention mask (n, 1, q, keys), bool: token at position p sees positions 0..p.
+
+        Raises:
+            ValueError: when a row would pass its last position.
+        """
+        address = self.address
+        ends = starts + lengths
+        address.length = int(ends.max())
+        if address.length > address.num_slots - 1:
+            raise ValueError(
+                f"max_tokens must be at least {address.length} for this sequence, got {address.num_slots - 1}; raise it"
+            )
+        steps = torch.arange(int(lengths.max()), device=rows.device)
+        real = steps < lengths[:, None]
+        positions = torch.where(real, starts[:, None] + steps, 0)
+        slots = torch.where(real, positions, address.num_slots - 1)
+        address.slots = (rows[:, None] * address.num_slots + slots).flatten()
+        in_order = len(rows) == address.num_rows and bool((rows == torch.arange(len(rows), device=rows.device)).all())
+        address.rows = None if in_order else rows
+        visible = torch.arange(address.length, device=rows.device) <= positions[..., None]
+        return positions, visible[:, None]

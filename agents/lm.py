@@ -1,0 +1,345 @@
+"""LMPolicy: a Hugging Face causal LM with a value head, as a policy over token-prefix observations.
+
+It samples through a `SlotCache`, feeding only what is new in each row, and it is differentiated on whole sequences,
+one forward each. Both give the same log-probabilities to float32 rounding; a test holds them together.
+"""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file, save_model
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from agents.cache import SlotCache
+from agents.losses import entropy
+from agents.policy import Decisions
+from agents.rollout import Rollout
+
+MAX_LOGITS_BYTES = 256 * 2**20  # no (tokens, vocabulary) array of a forward or a backward is larger
+_ARCHITECTURES = ("gpt2", "llama")
+
+
+class LMPolicy(nn.Module):
+    """A causal LM that chooses tokens, and the value of every prefix from the same trunk."""
+
+    prefix_observations = True
+
+    def __init__(self, model: PreTrainedModel, metadata: Mapping[str, Any], *, temperature: float = 1.0) -> None:
+        """Wrap a model for an env.
+
+        Args:
+            model: a causal LM whose logits are a linear map of its last hidden state.
+            metadata: the env's `metadata["textgen"]`.
+            temperature: divides the logits wherever probabilities are computed: sampling, update, reference.
+
+        Raises:
+            ValueError: when the model does not fit the env, or the temperature is not positive.
+        """
+        super().__init__()
+        if not 0 < temperature < float("inf"):
+            raise ValueError(
+                f"temperature must be positive and finite, got {temperature}; 1 samples the model as it is"
+            )
+        self.model, self.temperature = model, temperature
+        self.num_tokens: int = metadata["num_tokens"]
+        self.vocab_sha256: str = metadata["vocab_sha256"]
+        self.prompt_slots: int = metadata["max_prompt_tokens"]
+        self.max_tokens: int = metadata["max_prompt_tokens"] + metadata["max_new_tokens"]
+        self.value_head = nn.Linear(model.config.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.cache: SlotCache | None = None
+        self.fed: NDArray[np.int64] = np.zeros(0, np.int64)  # (N,) tokens of each row that the cache holds
+        self.eval()
+        self._check_model()
+
+    def _check_model(self) -> None:
+        config = self.model.config
+        if config.vocab_size < self.num_tokens:
+            raise ValueError(
+                f"the model's vocabulary must hold the env's {self.num_tokens} tokens, got {config.vocab_size}; "
+                "use the env's tokenizer or another model"
+            )
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit is not None and limit < self.max_tokens:
+            raise ValueError(
+                f"max_prompt_tokens + max_new_tokens must be at most the model's {limit} positions, "
+                f"got {self.max_tokens}; shorten the episodes"
+            )
+        probe = torch.zeros((1, 2), dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            logits = self.model(probe, use_cache=False).logits
+            linear = self.model.get_output_embeddings()(self.model.base_model(probe, use_cache=False).last_hidden_state)
+        if not torch.allclose(logits, linear, atol=1e-4, rtol=1e-4):
+            raise ValueError(
+                f"the model's logits must be a linear map of its last hidden state, got {type(self.model).__name__}, "
+                "which changes them afterwards; use a GPT-2 or Llama style model"
+            )
+
+    @classmethod
+    def from_config(
+        cls,
+        metadata: Mapping[str, Any],
+        *,
+        architecture: str = "gpt2",
+        hidden_size: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        init_std: float = 0.02,
+        seed: int,
+        temperature: float = 1.0,
+    ) -> "LMPolicy":
+        """Make a randomly initialised LM of the env's own vocabulary size.
+
+        Args:
+            metadata: the env's `metadata["textgen"]`.
+            architecture: "gpt2" (learned absolute positions) or "llama" (rotary positions).
+            hidden_size: width of the trunk; a multiple of num_heads.
+            num_layers: number of blocks.
+            num_heads: attention heads.
+            init_std: standard deviation of the initial weights.
+            seed: of the initial weights; the global generator is left as it was.
+            temperature: see the constructor.
+
+        Raises:
+            ValueError: for an unknown architecture or a width that the heads do not divide.
+        """
+        if architecture not in _ARCHITECTURES:
+            raise ValueError(f"architecture must be one of {_ARCHITECTURES}, got {architecture!r}; choose one of them")
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size must be a multiple of num_heads={num_heads}, got {hidden_size}; change one")
+        config = AutoConfig.for_model(
+            architecture,
+            vocab_size=metadata["num_tokens"],
+            hidden_size=hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            max_position_embeddings=metadata["max_prompt_tokens"] + metadata["max_new_tokens"],
+            initializer_range=init_std,
+            bos_token_id=metadata["bos_id"],
+            eos_token_id=metadata["eos_id"],
+            **(
+                {"intermediate_size": 4 * hidden_size, "num_key_value_heads": num_heads}
+                if architecture == "llama"
+                else {}
+            ),
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(_without_dropout(config), dtype=torch.float32)
+        return cls(model, metadata, temperature=temperature)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, metadata: Mapping[str, Any], *, temperature: float = 1.0) -> "LMPolicy":
+        """Load a saved policy or any causal LM in safetensors form.
+
+        Args:
+            name: a local directory or a hub id.
+            metadata: the env's `metadata["textgen"]`.
+            temperature: see the constructor.
+
+        Raises:
+            ValueError: for a directory without weights, or made for another vocabulary.
+        """
+        folder = Path(name)
+        if folder.is_dir():
+            _check_folder(folder, metadata["vocab_sha256"])
+        elif folder.is_absolute() or str(name).startswith("."):
+            raise ValueError(
+                f"model must be a directory or a hub id, got {str(name)!r}, which does not exist; check the path"
+            )
+        disable_progress_bar()
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                name,
+                config=_without_dropout(config),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"model must be a directory or a hub id with safetensors weights, got {str(name)!r}: "
+                f"{str(error).splitlines()[0]}; check the name and the network"
+            ) from error
+        policy = cls(model, metadata, temperature=temperature)
+        if (folder / "value_head.safetensors").is_file():
+            policy.value_head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        return policy
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors, value_head.safetensors and the vocabulary's fingerprint."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.config.to_json_file(folder / "config.json", use_diff=False)
+        save_model(self.model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+        save_file(self.value_head.state_dict(), folder / "value_head.safetensors")
+        (folder / "textenvs.json").write_text(json.dumps({"vocab_sha256": self.vocab_sha256}) + "\n", encoding="utf-8")
+
+    def frozen_copy(self) -> "LMPolicy":
+        """Return a copy without gradients: the reference of a KL penalty."""
+        self.cache = None
+        return copy.deepcopy(self).requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    def train(self, mode: bool = True) -> "LMPolicy":
+        """Stay in evaluation mode: dropout would make the updated policy differ from the one that sampled."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: NDArray[Any],
+        rows: NDArray[np.int64],
+        legal: NDArray[np.bool_] | None,
+        rngs: Sequence[Generator],
+        *,
+        greedy: bool = False,
+    ) -> Decisions:
+        """Choose the next token of each row from its whole legal distribution, by inverse CDF; see `Policy.act`.
+
+        A row whose first response slot is empty has just begun: its prompt is fed from position 0. All other rows are
+        fed the tokens that came since their last turn, so they must be acted for at every step.
+        """
+        if self.cache is None or len(self.fed) != len(observations):
+            self.cache = SlotCache(self.model.config.num_hidden_layers, len(observations), self.max_tokens)
+            self.fed = np.zeros(len(observations), np.int64)
+        observed = observations[rows]
+        fresh = observed[:, self.prompt_slots] == self.num_tokens
+        self.fed[rows[fresh]] = 0
+        hidden = torch.empty((len(rows), self.model.config.hidden_size), device=self.device)
+        for group in (np.flatnonzero(fresh), np.flatnonzero(~fresh)):
+            if group.size:
+                hidden[torch.from_numpy(group)] = self._feed(observed[group], rows[group])
+        log_probs = self._log_probs(hidden, None if legal is None else torch.from_numpy(legal).to(self.device))
+        if greedy:
+            actions = log_probs.argmax(-1)
+        else:
+            cdf = log_probs.double().exp().cumsum(-1)
+            uniforms = torch.tensor([rng.random() for rng in rngs], dtype=torch.float64, device=self.device)
+            # A uniform below 1 times the total stays below the total, so the token found always has p > 0.
+            actions = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
+        chosen = log_probs.gather(-1, actions[:, None])[:, 0]
+        return Decisions(actions.cpu().numpy(), chosen.cpu().numpy(), self._values(hidden).cpu().numpy())
+
+    def _feed(self, observed: NDArray[Any], rows: NDArray[np.int64]) -> Tensor:
+        """Feed each row's tokens that the cache lacks; return the hidden state (n, d) of each row's last token."""
+        assert self.cache is not None
+        present = observed != self.num_tokens
+        ends = present.sum(1)
+        starts, lengths = self.fed[rows], ends - self.fed[rows]
+        width = int(lengths.max())
+        # Slots of the new tokens: the sequence is contiguous, so they follow the row's first slot in order.
+        slots = present.argmax(1)[:, None] + starts[:, None] + np.arange(width)
+        tokens = np.where(
+            np.arange(width) < lengths[:, None], observed[np.arange(len(rows))[:, None], slots % observed.shape[1]], 0
+        )
+        self.fed[rows] = ends
+        to = self.device
+        positions, mask = self.cache.open(*(torch.from_numpy(x).to(to) for x in (rows, starts, lengths)))
+        hidden: Tensor = self.model.base_model(
+            input_ids=torch.from_numpy(tokens).to(to),
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden[torch.arange(len(rows), device=to), torch.from_numpy(lengths - 1).to(to)]
+
+    def evaluate(self, rollout: Rollout, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute log-probabilities, values and entropies of whole episodes, one forward for all of them.
+
+        Args:
+            rollout: episodes whose observations are final prefixes.
+            rows: (n,) which of them.
+
+        Returns:
+            log_probs, values and entropies over the legal tokens, (n, T) each, 0 outside the mask.
+        """
+        observed, mask = rollout.observations[rows], rollout.mask[rows]
+        present = observed != self.num_tokens
+        first, width = present.argmax(1), int(present.sum(1).max())
+        # Right-padded: with a causal mask no token sees the padding, so positions 0, 1, ... need no mask at all.
+        slots = np.minimum(first[:, None] + np.arange(width), observed.shape[1] - 1)
+        tokens = np.take_along_axis(observed, slots, 1)
+        hidden = self.model.base_model(
+            input_ids=torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device),
+            position_ids=torch.arange(width, device=self.device)[None].expand(len(rows), -1),
+            use_cache=False,
+        ).last_hidden_state
+        row, t = np.nonzero(mask)
+        # The token at a position was predicted from the hidden state before it.
+        before = rollout.positions[rows][row, t] - first[row] - 1
+        hidden = hidden[torch.from_numpy(row), torch.from_numpy(before)]
+        actions = torch.from_numpy(rollout.actions[rows][row, t]).to(self.device)
+        legal = None if rollout.legal is None else torch.from_numpy(rollout.legal[rows][row, t]).to(self.device)
+        log_probs, entropies = self._score(hidden, actions, legal)
+        index = (torch.from_numpy(row), torch.from_numpy(t))
+        zeros = torch.zeros(mask.shape, device=self.device)
+        scattered = (zeros.index_put(index, x) for x in (log_probs, self._values(hidden), entropies))
+        return tuple(scattered)  # type: ignore[return-value]
+
+    def _score(self, hidden: Tensor, actions: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies (M,) from hidden states (M, d), in chunks that bound memory."""
+        size = max(1, MAX_LOGITS_BYTES // (4 * self.model.config.vocab_size))
+
+        def score(part: slice) -> tuple[Tensor, Tensor]:
+            log_probs = self._log_probs(hidden[part], None if legal is None else legal[part])
+            return log_probs.gather(-1, actions[part, None])[:, 0], entropy(log_probs)
+
+        if len(hidden) <= size:
+            return score(slice(None))
+        # Recomputed in the backward pass: otherwise autograd would keep every chunk.
+        parts = [slice(i, i + size) for i in range(0, len(hidden), size)]
+        chunks = [checkpoint(score, part, use_reentrant=False) for part in parts]
+        return torch.cat([chunk[0] for chunk in chunks]), torch.cat([chunk[1] for chunk in chunks])
+
+    def _log_probs(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
+        """Return normalised log-probabilities (M, V) over the env's legal tokens."""
+        logits = self.model.get_output_embeddings()(hidden)[:, : self.num_tokens].float() / self.temperature
+        if legal is not None:
+            logits = logits.masked_fill(~legal, -torch.inf)
+        return torch.log_softmax(logits, -1)
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        values: Tensor = self.value_head(hidden)[:, 0]
+        return values
+
+
+def _without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Set every dropout rate to 0: some models read theirs in training mode without a dropout module."""
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0)
+    return config
+
+
+def _check_folder(folder: Path, vocab_sha256: str) -> None:
+    """Refuse a directory without safetensors weights or with another vocabulary's fingerprint."""
+    if not any(folder.glob("*.safetensors.index.json")) and not (folder / "model.safetensors").is_file():
+        raise ValueError(
+            f"model directory must hold model.safetensors, got {folder}; save the model there or name another"
+        )
+    if (folder / "textenvs.json").is_file():
+        found = json.loads((folder / "textenvs.json").read_text(encoding="utf-8"))["vocab_sha256"]
+        if found != vocab_sha256:
+            raise ValueError(
+                f"the model's vocab_sha256 must be the env's {vocab_sha256[:12]}, got {found[:12]} in {folder}; "
+                "make the env with the model's vocab"
+            )

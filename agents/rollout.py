@@ -1,0 +1,206 @@
+"""Whole episodes from a vector env: the only place that steps environments in order to learn.
+
+Every episode is a pure function of (run seed, episode number, policy): the env is seeded by the number of its group and
+the policy draws from a stream of its own, so neither the number of envs nor the order of refills changes a result.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.random import Generator, Philox, SeedSequence
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.policy import Decisions, Policy
+
+_ENV_STREAM, _POLICY_STREAM = 0, 1  # first word of every spawned seed: env and policy never share a stream
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B finished episodes of at most T decisions, in the order of their episode numbers."""
+
+    observations: NDArray[Any]  # (B, ...) final prefix, or (B, T, ...) stacked when observations are not prefixes
+    actions: NDArray[np.int64]  # (B, T)
+    mask: NDArray[np.bool_]  # (B, T) True where the agent acted
+    positions: NDArray[np.int64]  # (B, T) slot of the action's token in the final prefix; 0 when stacked
+    legal: NDArray[np.bool_] | None  # (B, T, V) what was allowed, or None when everything was
+    log_probs: NDArray[np.float32]  # (B, T) under the sampling policy
+    values: NDArray[np.float32]  # (B, T) before each action
+    rewards: NDArray[np.float64]  # (B, T) after each action
+    terminated: NDArray[np.bool_]  # (B,)
+    truncated: NDArray[np.bool_]  # (B,)
+    bootstrap_values: NDArray[np.float32]  # (B,) value of the final state of a truncated episode, else 0
+    infos: NDArray[np.object_]  # (B,) the final info of each episode, a dict
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def select(self, rows: NDArray[Any]) -> "Rollout":
+        """Return the episodes chosen by an index or bool array."""
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = {name: None if column is None else column[rows] for name, column in columns.items()}
+        return Rollout(**columns)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(B,) number of decisions."""
+        return np.asarray(self.mask.sum(1))
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """(B,) undiscounted sum of rewards."""
+        return np.asarray(self.rewards.sum(1))
+
+    @property
+    def faulty(self) -> NDArray[np.bool_]:
+        """(B,) True where scoring itself failed: the reward says nothing about the response."""
+        return np.array([info.get("status") == "infra_fault" for info in self.infos], bool)
+
+
+class Learner(Policy, Protocol):
+    """A policy that can also be differentiated on whole episodes."""
+
+    def evaluate(self, rollout: Rollout, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log_probs, values and entropies of the chosen episodes, (n, T) each, 0 outside the mask."""
+        ...
+
+
+def episode_rng(seed: int, episode: int) -> Generator:
+    """Return the random stream of one episode's actions."""
+    return Generator(Philox(SeedSequence([_POLICY_STREAM, seed, episode])))
+
+
+def group_seed(seed: int, group: int) -> int:
+    """Return the seed with which the env starts each episode of a group."""
+    return int(SeedSequence([_ENV_STREAM, seed, group]).generate_state(1, np.uint64)[0])
+
+
+def collect(
+    envs: VectorEnv[Any, Any, Any],
+    policy: Policy,
+    *,
+    num_episodes: int,
+    seed: int,
+    first_episode: int = 0,
+    group_size: int = 1,
+    greedy: bool = False,
+) -> Rollout:
+    """Play exactly num_episodes episodes and wait for all of them, so that short ones are not preferred.
+
+    Args:
+        envs: a vector env made with autoreset_mode DISABLED.
+        policy: chooses the actions.
+        num_episodes: how many, at least 1; rows beyond them stay idle.
+        seed: the run's seed, at least 0.
+        first_episode: number of the first episode; continue with the sum of all earlier num_episodes.
+        group_size: this many successive episodes share their env seed, hence their problem.
+        greedy: take the most likely actions.
+
+    Returns:
+        A rollout ordered by episode number.
+
+    Raises:
+        ValueError: for a num_episodes below 1 or an env that resets itself.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
+    if envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
+        raise ValueError(
+            f"autoreset_mode must be 'Disabled', got {envs.metadata.get('autoreset_mode')}; pass it to make_vec"
+        )
+    textgen = envs.metadata.get("textgen", {})
+    episode = np.full(envs.num_envs, -1)  # (N,) which of the asked episodes each row plays; -1: none
+    num_decisions = np.zeros(envs.num_envs, np.int64)  # (N,) taken in it so far
+    rngs: dict[int, Generator] = {}
+    waiting = iter(range(num_episodes))
+    columns: list[dict[str, NDArray[Any]]] = []  # one entry a vector step
+    final: dict[int, dict[str, Any]] = {}  # one entry an episode
+
+    def start(idle: NDArray[np.bool_], observations: NDArray[Any] | None) -> NDArray[Any]:
+        """Give the idle rows the next episodes; return the observations of all rows."""
+        seeds: list[int | None] = [None] * envs.num_envs
+        for row in map(int, np.flatnonzero(idle)):
+            episode[row], num_decisions[row] = next(waiting, -1), 0
+            if episode[row] >= 0:
+                number = first_episode + int(episode[row])
+                seeds[row], rngs[row] = group_seed(seed, number // group_size), episode_rng(seed, number)
+        if observations is None:
+            return np.asarray(envs.reset(seed=seeds)[0])  # type: ignore[arg-type]
+        # No vector env steps an ended row, so rows left without an episode are reset as well; nobody acts for them.
+        return np.asarray(envs.reset(seed=seeds, options={"reset_mask": idle})[0])  # type: ignore[arg-type]
+
+    def act(observations: NDArray[Any], rows: NDArray[np.int64]) -> tuple[Decisions, NDArray[np.bool_] | None]:
+        legal = envs.unwrapped.action_masks()[rows] if textgen.get("has_masks") else None  # type: ignore[attr-defined]
+        return policy.act(observations, rows, legal, [rngs[int(row)] for row in rows], greedy=greedy), legal
+
+    actions = np.zeros((envs.num_envs, *(envs.single_action_space.shape or ())), envs.single_action_space.dtype)
+    observations = start(np.ones(envs.num_envs, bool), None)
+    while (rows := np.flatnonzero(episode >= 0)).size:
+        decisions, legal = act(observations, rows)
+        column = {"episode": episode[rows], "t": num_decisions[rows], "actions": decisions.actions}
+        column |= {"log_probs": decisions.log_probs, "values": decisions.values}
+        if legal is not None:
+            column["legal"] = legal
+        if not policy.prefix_observations:
+            column["observations"] = observations[rows]
+        elif textgen:
+            first = textgen["max_prompt_tokens"]
+            column["positions"] = first + (observations[rows, first:] != textgen["num_tokens"]).sum(1)
+        actions[rows] = decisions.actions
+        observations, rewards, terminated, truncated, infos = envs.step(actions)
+        columns.append(column | {"rewards": np.asarray(rewards, np.float64)[rows]})
+        num_decisions[rows] += 1
+        idle = terminated | truncated
+        if not idle.any():
+            continue
+        done = rows[idle[rows]]
+        cut = done[truncated[done] & ~terminated[done]]
+        bootstrap = dict(zip(cut, act(observations, cut)[0].values, strict=True)) if cut.size else {}
+        for row in done:
+            final[int(episode[row])] = {
+                "observations": observations[row].copy(),
+                "terminated": terminated[row],
+                "truncated": truncated[row],
+                "bootstrap_values": bootstrap.get(row, 0.0),
+                "infos": info_row(infos, int(row)),
+            }
+        observations = start(idle, observations)
+    return _assemble(columns, [final[number] for number in range(num_episodes)], policy.prefix_observations)
+
+
+def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
+    """Return one row's info from a vector env's dict of arrays, whose "_key" masks say which rows have the key."""
+    return {
+        key: info_row(value, row) if isinstance(value, dict) else value[row]
+        for key, value in infos.items()
+        if not key.startswith("_") and (f"_{key}" not in infos or infos[f"_{key}"][row])
+    }
+
+
+def _assemble(columns: list[dict[str, NDArray[Any]]], final: list[dict[str, Any]], prefixes: bool) -> Rollout:
+    """Scatter the decisions of all vector steps into (B, T) arrays."""
+    flat = {key: np.concatenate([column[key] for column in columns]) for key in columns[0]}
+    at = (flat.pop("episode"), flat.pop("t"))
+    shape = (len(final), int(at[1].max()) + 1)
+
+    def scatter(values: NDArray[Any]) -> NDArray[Any]:
+        out = np.zeros(shape + values.shape[1:], values.dtype)
+        out[at] = values
+        return out
+
+    dense: dict[str, Any] = {key: scatter(values) for key, values in flat.items()}
+    infos = np.empty(len(final), object)
+    infos[:] = [episode["infos"] for episode in final]
+    if prefixes:
+        dense["observations"] = np.stack([episode["observations"] for episode in final])
+    return Rollout(
+        **{"legal": None, "positions": np.zeros(shape, np.int64), **dense},
+        mask=scatter(np.ones(len(at[0]), bool)),
+        terminated=np.array([episode["terminated"] for episode in final], bool),
+        truncated=np.array([episode["truncated"] for episode in final], bool),
+        bootstrap_values=np.array([episode["bootstrap_values"] for episode in final], np.float32),
+        infos=infos,
+    )
