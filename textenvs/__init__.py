@@ -1,12 +1,14 @@
 """Language generation as Gymnasium environments, token by token. Importing this registers the ids."""
 
+from textenvs.anchors import Anchors, anchors
 from textenvs.registration import ENTRIES, Entry, register_envs
 from textenvs.rewards import REWARDS
 from textenvs.rewards.base import FunctionReward, Responses, Reward, Scores
 from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
+from textenvs.rules import Rules
 from textenvs.task import Problem, Task
 from textenvs.tasks import TASKS, make_task
-from textenvs.vocab import CharVocab, TokenizerVocab, Vocab
+from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss, printable
 
 __version__ = "0.1.0"
 
@@ -14,6 +16,7 @@ __all__ = [
     "ENTRIES",
     "REWARDS",
     "TASKS",
+    "Anchors",
     "CharVocab",
     "Entry",
     "ExactMatch",
@@ -23,11 +26,15 @@ __all__ = [
     "Problem",
     "Responses",
     "Reward",
+    "Rules",
     "Scores",
     "Task",
     "TokenizerVocab",
     "Vocab",
+    "anchors",
     "make_task",
+    "near_miss",
+    "printable",
     "register_envs",
 ]
 

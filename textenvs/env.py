@@ -79,7 +79,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         if render_mode not in (None, "ansi", "human"):
             raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
         self.render_mode = render_mode
-        self._rules = rules = Rules(**kwargs)
+        self.rules = rules = Rules(**kwargs)
         self.metadata = {**type(self).metadata, "textgen": rules.metadata}  # type: ignore[misc]
         self.action_space = spaces.Discrete(rules.num_tokens)
         self.observation_space = rules.observation_space
@@ -90,7 +90,7 @@ class TextGenEnv(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode. See the class for `options`."""
         super().reset(seed=seed)
-        rules, options = self._rules, options or {}
+        rules, options = self.rules, options or {}
         if unknown := set(options) - {"problem", "prompt"}:
             raise ValueError(f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(unknown)))}")
         if "prompt" in options:
@@ -107,7 +107,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._score = 0.0
         self._running, self._outcome = True, ""
         if self.render_mode == "human":
-            print(self._line())
+            print(self.line())
         return rules.observe(self._row, self.action_masks()), {"problem": self._number}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -119,7 +119,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         """
         if not self._running or self._problem is None:
             raise ResetNeeded("step() needs a running episode; call reset() first")
-        rules = self._rules
+        rules = self.rules
         self._row[self._end] = token = rules.token(action)
         self._end += 1
         reason: str | None = None
@@ -131,13 +131,13 @@ class TextGenEnv(gym.Env[Any, Any]):
             reward, truncated, info = self._scored(reason or "running")
         self._running = reason is None
         if self.render_mode == "human":
-            print(self._line())
+            print(self.line())
         observation = rules.observe(self._row, self.action_masks())
         return observation, reward, reason is not None and not truncated, truncated, info
 
     def _scored(self, reason: str) -> tuple[float, bool, dict[str, Any]]:
         """Reward, truncated and info of a row that has ended, or that `dense` scores on the way."""
-        rules, problem = self._rules, self._problem
+        rules, problem = self.rules, self._problem
         assert problem is not None
         ends = np.array([self._end])
         scores, responses = rules.score([problem], self._row[None], ends, [reason], [self._turn_ends])
@@ -163,23 +163,24 @@ class TextGenEnv(gym.Env[Any, Any]):
     def action_masks(self) -> NDArray[np.bool_]:
         """(V,) bool, read-only: which tokens may come next, at least one; all where the task has no grammar."""
         if self._problem is None or not self._running:
-            return self._rules.all_legal
-        return self._rules.legal(self._problem, self._row, self._end)
+            return self.rules.all_legal
+        return self.rules.legal(self._problem, self._row, self._end)
 
     def demonstration(self) -> list[int] | None:
         """Token ids that solve the running problem, end token included, or None where nobody wrote a reference."""
         if self._problem is None:
             raise ResetNeeded("demonstration() needs a running episode; call reset() first")
-        return self._rules.demonstration(self._problem)
+        return self.rules.demonstration(self._problem)
 
     def render(self) -> str | None:
-        """The episode so far on one line, control characters escaped; None unless `render_mode` is "ansi"."""
-        return self._line() if self.render_mode == "ansi" else None
+        """What `line` says; None unless `render_mode` is "ansi"."""
+        return self.line() if self.render_mode == "ansi" else None
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """The episode so far on one line, control characters escaped: prompt, response, tokens used, outcome."""
         if self._problem is None:
             raise ResetNeeded("render() needs a running episode; call reset() first")
-        rules = self._rules
+        rules = self.rules
         response = rules.vocab.decode(self._row[rules.max_prompt_tokens : self._end].tolist())
         used = self._end - rules.max_prompt_tokens
         text = f"{printable(rules.prompt_text(self._row))} > {printable(response)}"

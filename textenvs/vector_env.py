@@ -49,7 +49,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"render_mode must be None in a batch, got {render_mode!r}; render one env of gym.make")
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ValueError(f"num_envs must be an int of at least 1, got {num_envs!r}")
-        self._rules = rules = Rules(**kwargs)
+        self.rules = rules = Rules(**kwargs)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "textgen": rules.metadata}  # type: ignore[misc]
@@ -101,7 +101,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
                 self._generators[i] = seeding.np_random(int(row_seed))[0]
         infos = self._start(rows, options)
         self._started = True
-        return self._rules.observe(self._rows, self.action_masks()), infos
+        return self.rules.observe(self._rows, self.action_masks()), infos
 
     def _reset_rows(self, mask: Any) -> NDArray[np.int64]:
         if mask is None:
@@ -114,7 +114,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _start(self, rows: NDArray[np.int64], options: dict[str, Any]) -> dict[str, Any]:
         """Write fresh prompts into `rows` (M,) and return their infos."""
-        rules = self._rules
+        rules = self.rules
         if "prompt" in options:
             problem, row = rules.start_prompt(options["prompt"])
             numbers, starts = [-1] * len(rows), [(problem, row)] * len(rows)
@@ -159,7 +159,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if not self._started:
             raise ResetNeeded("step() needs running episodes; call reset() first")
-        rules = self._rules
+        rules = self.rules
         tokens = self._tokens(actions)
         resetting = self._all_rows[:0]
         live = self._all_rows
@@ -196,9 +196,9 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         tokens = np.asarray(actions)
         if tokens.shape != (self.num_envs,) or not np.issubdtype(tokens.dtype, np.integer):
             raise InvalidAction(f"actions must be {self.num_envs} ints, got shape {tokens.shape} of {tokens.dtype}")
-        if tokens.min() < 0 or tokens.max() >= self._rules.num_tokens:
-            bad = tokens[(tokens < 0) | (tokens >= self._rules.num_tokens)][0]
-            raise InvalidAction(f"actions must be ints in [0, {self._rules.num_tokens}), got {bad}; they are token ids")
+        if tokens.min() < 0 or tokens.max() >= self.rules.num_tokens:
+            bad = tokens[(tokens < 0) | (tokens >= self.rules.num_tokens)][0]
+            raise InvalidAction(f"actions must be ints in [0, {self.rules.num_tokens}), got {bad}; they are token ids")
         return tokens.astype(np.int64, copy=False)
 
     def _close(self, closing: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
@@ -207,7 +207,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         for i in closing.tolist():
             problem = self._problems[i]
             assert problem is not None
-            end, reason = self._rules.close_turn(problem, self._rows[i], int(self._ends[i]), self._turn_ends[i])
+            end, reason = self.rules.close_turn(problem, self._rows[i], int(self._ends[i]), self._turn_ends[i])
             self._ends[i] = end
             if reason is not None:
                 finished.append(i)
@@ -226,7 +226,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self, rows: NDArray[np.int64], reasons: list[str], rewards: NDArray[np.float64], truncated: BoolArray
     ) -> dict[str, Any]:
         """Score the ended `rows` (M,), write their rewards and faults, and return their info as columns (M,)."""
-        rules = self._rules
+        rules = self.rules
         scores, responses = self._score(rows, reasons)
         fault = np.array([status == "infra_fault" for status in scores.status])
         rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows] if rules.dense else scores.values)
@@ -244,11 +244,11 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
     def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
         problems = [self._problems[i] for i in rows]
         turn_ends = [self._turn_ends[i] for i in rows]
-        return self._rules.score(problems, self._rows[rows], self._ends[rows], reasons, turn_ends)
+        return self.rules.score(problems, self._rows[rows], self._ends[rows], reasons, turn_ends)
 
     def _restart(self, rows: NDArray[np.int64], infos: dict[str, Any]) -> None:
         """SAME_STEP: put what ended into `final_obs` and `final_info`, then start the rows again."""
-        final = self._rules.observe(self._rows[rows], self.action_masks()[rows])
+        final = self.rules.observe(self._rows[rows], self.action_masks()[rows])
         observations = np.full(self.num_envs, None, dtype=object)
         for j, i in enumerate(rows):
             observations[i] = {key: value[j] for key, value in final.items()} if isinstance(final, dict) else final[j]
@@ -273,7 +273,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
 
     def action_masks(self) -> BoolArray:
         """(N, V) bool, read-only without grammar: which tokens may come next in each row, at least one."""
-        rules = self._rules
+        rules = self.rules
         if not rules.task.has_masks:
             return np.broadcast_to(rules.all_legal, (self.num_envs, rules.num_tokens))
         masks = np.ones((self.num_envs, rules.num_tokens), dtype=bool)
@@ -287,7 +287,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """Per row what `TextGenEnv.demonstration` says."""
         if not self._started:
             raise ResetNeeded("demonstration() needs running episodes; call reset() first")
-        return [self._rules.demonstration(problem) if problem else None for problem in self._problems]
+        return [self.rules.demonstration(problem) if problem else None for problem in self._problems]
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
