@@ -1,0 +1,137 @@
+"""Rewards that judge the feeling of a text: the shipped sentiment classifier, and a lexicon as a held-out judge.
+
+Both read prompt and response together, as a reader would. How the classifier was trained: `textenvs.assets.sentiment`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Scores
+
+WEIGHTS_FILE = Path(__file__).parent.parent / "assets" / "sentiment.json"
+#: Characters of a text that are read; scoring time is linear up to here and constant beyond.
+MAX_CHARS = 10_000
+#: A text shorter than this counts as this long, so that one happy word is not a whole happy review.
+MIN_LENGTH_WORDS = 16
+#: Log-odds saturate here, so that praise on top of praise pays little; values stay within (0.047, 0.953).
+MAX_LOG_ODDS = 3.0
+
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+
+
+def ngrams(text: str) -> tuple[list[str], float]:
+    """The classifier's features: which words and pairs of neighbouring words occur, in lower case.
+
+    Args:
+        text: any string; only words in a-z (with one apostrophe) in the first `MAX_CHARS` characters are seen.
+
+    Returns:
+        The distinct n-grams in order of first occurrence, and the value that each of them has as a feature:
+        1 / sqrt(words), repeated words counted. A repeated word adds no feature and makes all others smaller.
+    """
+    words = _WORD.findall(text[:MAX_CHARS].lower().replace("’", "'"))
+    pairs = [f"{first} {second}" for first, second in pairwise(words)]
+    return list(dict.fromkeys(words + pairs)), 1 / math.sqrt(max(len(words), MIN_LENGTH_WORDS))
+
+
+class SentimentReward(Reward):
+    """P(the text is a happy review), from a logistic regression on words and pairs of words. Range [0.047, 0.953].
+
+    Args:
+        weights: a file written by `textenvs.assets.sentiment`; read at the first score.
+
+    sigmoid(m tanh(z / m)) with z = b + sum of the weights of the n-grams present / sqrt(words), m = `MAX_LOG_ODDS`.
+
+    Withstands: a repeated praise word (24 times "great" scores below the median happy review), the empty response
+    (near 0.4 on a neutral prompt), markup, control characters, texts of any length. Does not withstand: a salad of
+    two dozen different praise words, which reaches the upper bound, 0.05 above the best twentieth of happy reviews.
+    """
+
+    name = "sentiment"
+
+    def __init__(self, weights: str | Path = WEIGHTS_FILE) -> None:
+        self.weights = str(weights)
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        return _scores(self.name, self.score_texts(_full_texts(problems, responses)))
+
+    def score_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Score whole texts, each by itself.
+
+        Args:
+            texts: B strings.
+
+        Returns:
+            (B,) float64 in [0.047, 0.953]; a text scores the same bits in any batch.
+        """
+        intercept, weights = _load_weights(self.weights)
+        return np.array([_probability(text, intercept, weights) for text in texts], dtype=np.float64)
+
+
+class VaderReward(Reward):
+    """The VADER lexicon's compound score mapped from [-1, 1] to [0, 1]; a held-out judge of `SentimentReward`.
+
+    Withstands: an empty response (0.5 on a neutral prompt), markup. Does not withstand praise words, repeated or not.
+
+    Source: Hutto and Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis", ICWSM 2014.
+    """
+
+    name = "vader"
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`.
+
+        Raises:
+            ImportError: vaderSentiment is not installed.
+        """
+        return _scores(self.name, self.score_texts(_full_texts(problems, responses)))
+
+    def score_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Score whole texts, each by itself: (B,) float64 in [0, 1].
+
+        Raises:
+            ImportError: vaderSentiment is not installed.
+        """
+        analyzer = _vader()
+        compounds = [analyzer.polarity_scores(text[:MAX_CHARS])["compound"] for text in texts]
+        return (np.array(compounds, dtype=np.float64) + 1) / 2
+
+
+def _full_texts(problems: Sequence[ProblemLike], responses: Responses) -> list[str]:
+    return [problem.prompt + text for problem, text in zip(problems, responses.texts, strict=True)]
+
+
+def _scores(name: str, values: FloatArray) -> Scores:
+    return Scores(values, {name: values})
+
+
+def _probability(text: str, intercept: float, weights: dict[str, float]) -> float:
+    grams, value = ngrams(text)
+    log_odds = intercept + value * math.fsum(weights.get(gram, 0.0) for gram in grams)
+    return 1 / (1 + math.exp(-MAX_LOG_ODDS * math.tanh(log_odds / MAX_LOG_ODDS)))
+
+
+@cache
+def _load_weights(path: str) -> tuple[float, dict[str, float]]:
+    stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    return float(stored["intercept"]), stored["weights"]
+
+
+@cache
+def _vader() -> Any:
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError as error:
+        raise ImportError('the reward "vader" needs vaderSentiment; run: pip install "textenvs[rewards]"') from error
+    return SentimentIntensityAnalyzer()
