@@ -69,6 +69,10 @@ class Task(ABC):
             IndexError: k is not in range(len(self)).
         """
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        """A task never changes, so Gymnasium's copies of a spec share it."""
+        return self
+
     def problem(self, prompt: str) -> Problem:
         """The problem that a prompt of the user's own poses; with its references where the task can tell them.
 

@@ -53,6 +53,10 @@ class Vocab(ABC):
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; the end token and other special tokens spell nothing."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Vocab:
+        """A table never changes, so Gymnasium's copies of a spec share it."""
+        return self
+
     def token_id(self, token: int | str) -> int:
         """Id of a token given as an id or as a string that is exactly one token.
 
@@ -147,10 +151,6 @@ class TokenizerVocab(Vocab):
     def decode(self, ids: Iterable[int]) -> str:
         """See `Vocab.decode`."""
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TokenizerVocab:
-        """A table never changes, so Gymnasium's copies of a spec share it."""
-        return self
 
 
 def as_vocab(vocab: Vocab | str | Path) -> Vocab:

@@ -1,0 +1,284 @@
+"""The `textenvs` command. Here: its verbs, what they print, and how errors end. What they do lives elsewhere.
+
+Every error is one sentence on standard error: exit status 2 for wrong usage, 1 for a failed run, 130 after Ctrl-C.
+Heavy libraries are imported by the verb that needs them, so that `textenvs list` answers within a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import textenvs
+
+try:
+    import tyro
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+except ModuleNotFoundError as error:
+    raise SystemExit(f'textenvs needs {error.name} for its command; pip install "textenvs[agents]"') from None
+
+import gymnasium as gym
+
+from agents.algorithms import ALGORITHMS, Algorithm
+
+EnvId = Annotated[str, tyro.conf.Positional]
+EnvKwargs = Annotated[str, tyro.conf.arg(metavar="JSON")]
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message says what would help."""
+
+
+def list_envs(*, json: bool = False) -> None:
+    """List the environments with what chance, dumb policies, the references and the optimum earn.
+
+    Args:
+        json: print a JSON list instead of a table.
+    """
+    rows = []
+    for entry in textenvs.ENTRIES:
+        known = textenvs.anchors(textenvs.Rules(**entry.kwargs))
+        rows.append({"id": entry.id, "family": entry.family, **vars(known)})
+    if json:
+        _print_json(rows)
+        return
+    table = Table(title="environments (mean return at default settings)")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name in ("id", "family") else "right", no_wrap=name == "id")
+    for row in rows:
+        table.add_row(*("-" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row.values()))
+    Console().print(table)
+
+
+def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
+    """Show an environment's page: what its task is, its settings, its spaces, and three solved problems.
+
+    Args:
+        env_id: a registered id.
+        env_kwargs: keyword arguments of the environment.
+    """
+    env: Any = _make(env_id, env_kwargs).unwrapped
+    rules, console = env.rules, Console(highlight=False)
+    module = sys.modules[type(rules.task).__module__]
+    console.print(f"[bold]{escape(env_id)}[/bold]  {escape(type(rules.task).__doc__ or '')}", soft_wrap=True)
+    console.print(escape(module.__doc__ or ""), soft_wrap=True)
+    settings = {**rules.metadata, "num_problems": len(rules.task), "reward": rules.reward.name, "dense": rules.dense}
+    settings |= {"observation_space": env.observation_space, "action_space": env.action_space}
+    settings |= {f"{name}_return": value for name, value in vars(textenvs.anchors(rules)).items()}
+    for name, value in settings.items():
+        console.print(f"  {name:24}{escape(str(value))}", soft_wrap=True)
+    console.print("problems:")
+    for k in range(min(3, len(rules.task))):
+        problem = rules.task[k]
+        reference = f"  ->  {problem.references[0]}" if problem.references else ""
+        console.print(f"  {k}: {escape(textenvs.printable(problem.prompt + reference))}", soft_wrap=True)
+
+
+def check(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
+    """Check that an environment keeps the contract; name every clause that it breaks.
+
+    Args:
+        env_id: any registered Gymnasium id with token actions; "module:Name-v0" imports the module first.
+        env_kwargs: keyword arguments of the environment.
+    """
+    env = _make(env_id, env_kwargs)
+    try:
+        textenvs.check_env(env)
+    except textenvs.ContractError as broken:
+        raise SystemExit(_fail(str(broken), 1)) from None
+    print(f"{env_id} keeps the contract")
+
+
+def play(
+    target: EnvId,
+    /,
+    *,
+    env_kwargs: EnvKwargs = "{}",
+    policy: Literal["human", "random", "oracle"] | None = None,
+    episodes: int = 1,
+    seed: int = 0,
+) -> None:
+    """Play an environment yourself, or watch a policy play it.
+
+    Args:
+        target: a registered id, or the directory of a trained run, whose policy then plays.
+        env_kwargs: keyword arguments of the environment.
+        policy: who chooses the tokens; "human" unless the target is a run.
+        episodes: how many, at least 1.
+        seed: of the first episode.
+    """
+    from agents.play import play_human, play_policy, play_run
+
+    _at_least_one("--episodes", episodes)
+    if Path(target).is_dir():
+        if policy is not None:
+            raise UsageError(f"--policy must be left out for a run directory, got {policy!r}; the run's policy plays")
+        play_run(Path(target), episodes=episodes, seed=seed)
+    elif policy in (None, "human"):
+        play_human(_make(target, env_kwargs), episodes=episodes, seed=seed)
+    else:
+        play_policy(target, _json_object(env_kwargs), str(policy), episodes=episodes, seed=seed)
+
+
+def train(
+    env_id: EnvId,
+    /,
+    *,
+    run_dir: Path,
+    algorithm: Literal["ppo"] = "ppo",
+    coefficients: Annotated[Algorithm, tyro.conf.arg(name="")] = ALGORITHMS["ppo"],
+    model: str = "scratch",
+    env_kwargs: EnvKwargs = "{}",
+    episodes: int = 7680,
+    seed: int = 0,
+    num_envs: int = 128,
+    checkpoint_every: int = 1,
+    resume: bool = False,
+) -> None:
+    """Train a language model on an environment; everything it writes goes to the run directory.
+
+    Args:
+        env_id: a registered id.
+        run_dir: where checkpoints, metrics, samples and the learning curve go; must not hold a run yet.
+        algorithm: which row of `agents.algorithms` to start from; the flags below change single coefficients.
+        coefficients: of the algorithm.
+        model: "scratch" (a tiny model made for the vocabulary), "tiny" (the shipped one), a directory or a hub id.
+        env_kwargs: keyword arguments of the environment.
+        episodes: how many to train on, at least 1.
+        seed: of everything random in the run.
+        num_envs: episodes sampled side by side; changes the speed, not the result.
+        checkpoint_every: updates between checkpoints.
+        resume: continue the run in the directory; starts at the beginning when there is none.
+    """
+    from agents.train import TrainConfig
+    from agents.train import train as run
+
+    _make(env_id, env_kwargs)
+    config = TrainConfig(
+        env_id=env_id,
+        env_kwargs=_json_object(env_kwargs),
+        algorithm=coefficients,
+        model=model,
+        num_episodes=episodes,
+        num_envs=num_envs,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+    )
+    run(config, run_dir, resume=resume)
+    print(f"{run_dir}: final/model.safetensors, curve.png, metrics.jsonl, samples.jsonl")
+
+
+def evaluate(
+    run_dir: EnvId,
+    /,
+    *,
+    env: str | None = None,
+    env_kwargs: EnvKwargs | None = None,
+    episodes: int = 512,
+    seed: int = 0,
+    greedy: bool = False,
+    samples: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Evaluate a trained run on held-out problems.
+
+    Args:
+        run_dir: the run.
+        env: evaluate on this id instead of the run's own.
+        env_kwargs: with these keyword arguments instead of the run's own.
+        episodes: how many, at least 1.
+        seed: of the problems and the sampling.
+        greedy: take the most likely tokens instead of samples.
+        samples: also write every response to this file of JSON lines: id, prompt, response, value.
+        json: print JSON instead of a table.
+    """
+    from agents.evaluate import evaluate_run
+
+    _at_least_one("--episodes", episodes)
+    kwargs = None if env_kwargs is None else _json_object(env_kwargs)
+    result = evaluate_run(
+        Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, greedy=greedy, samples=samples
+    )
+    if json:
+        _print_json(result)
+        return
+    table = Table(title=f"evaluation of {run_dir}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in result.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else escape(str(value)))
+    Console().print(table)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "list": list_envs,
+    "show": show,
+    "check": check,
+    "play": play,
+    "train": train,
+    "evaluate": evaluate,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; ends the process with the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        # The flags' defaults are the chosen algorithm's row, so the row must be known before the flags are read.
+        row = next((b for a, b in pairwise(arguments) if a == "--algorithm"), "ppo")
+        verbs = VERBS | {"train": partial(train, coefficients=ALGORITHMS.get(row, ALGORITHMS["ppo"]))}
+        tyro.extras.subcommand_cli_from_dict(verbs, prog="textenvs", args=arguments)
+    except KeyboardInterrupt:
+        raise SystemExit(_fail("interrupted", 130)) from None
+    except BrokenPipeError:  # the reader has seen enough, as in `textenvs list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RuntimeError as error:
+        raise SystemExit(_fail(error, 1)) from None
+    except (UsageError, ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
+        raise SystemExit(_fail(error, 2)) from None
+
+
+def _make(env_id: str, env_kwargs: str) -> gym.Env[Any, Any]:
+    kwargs = _json_object(env_kwargs)
+    try:
+        return gym.make(env_id, **kwargs)
+    except gym.error.UnregisteredEnv:
+        known = [entry.id for entry in textenvs.ENTRIES]
+        raise UsageError(f"no environment has the id {env_id!r}; {textenvs.near_miss(env_id, known)}") from None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--env-kwargs must be JSON, got {text!r}: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"--env-kwargs must be a JSON object, got {text!r}; for example '{{\"length\": 4}}'")
+    return value
+
+
+def _at_least_one(flag: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"{flag} must be at least 1, got {value}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _fail(message: object, status: int) -> int:
+    # gym.make appends the call it was in, which the user just typed.
+    print("textenvs:", str(message).split(" was raised from the environment creator")[0], file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()
