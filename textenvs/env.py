@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from textenvs.rules import Rules
+from textenvs.rules import OPTIONS, Rules
 from textenvs.task import Problem
 from textenvs.vocab import printable
 
@@ -91,17 +91,16 @@ class TextGenEnv(gym.Env[Any, Any]):
         """Start an episode. See the class for `options`."""
         super().reset(seed=seed)
         rules, options = self.rules, options or {}
-        if unknown := set(options) - {"problem", "prompt"}:
-            raise ValueError(f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(unknown)))}")
+        if set(options) not in OPTIONS:
+            raise ValueError(f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(options)))}")
         if "prompt" in options:
-            self._number = -1
-            self._problem, row = rules.start_prompt(options["prompt"])
+            number, start = -1, rules.start_prompt(options["prompt"])
         else:
-            self._number = int(options.get("problem", -1))
-            if "problem" not in options:
-                self._number = int(self.np_random.integers(len(rules.task)))
-            self._problem, row = rules.start(self._number)
-        self._row = row.copy()
+            number = options["problem"] if "problem" in options else int(self.np_random.integers(len(rules.task)))
+            start = rules.start(number)
+        # Only now: a refused reset leaves the running episode as it was.
+        self._number = int(number)
+        self._problem, self._prompt, self._row = start.problem, start.prompt, start.row.copy()
         self._end = rules.max_prompt_tokens
         self._turn_ends: list[int] = []
         self._score = 0.0
@@ -150,7 +149,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         reason = "fault" if fault else reason
         info: dict[str, Any] = {
             "problem": self._number,
-            "prompt": rules.prompt_text(self._row),
+            "prompt": self._prompt,
             "response": responses.texts[0],
             "finish_reason": reason,
             "is_success": not fault and value >= rules.task.threshold,
@@ -183,5 +182,5 @@ class TextGenEnv(gym.Env[Any, Any]):
         rules = self.rules
         response = rules.vocab.decode(self._row[rules.max_prompt_tokens : self._end].tolist())
         used = self._end - rules.max_prompt_tokens
-        text = f"{printable(rules.prompt_text(self._row))} > {printable(response)}"
+        text = f"{printable(self._prompt)} > {printable(response)}"
         return f"{text} ({used}/{rules.max_new_tokens}){self._outcome}"

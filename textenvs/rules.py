@@ -8,7 +8,7 @@ pad and the remaining budget is visible.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -30,8 +30,18 @@ MASK_KEYS = {
 #: A one-hot observation larger than this many floats is a mistake: embed the tokens instead.
 MAX_ONEHOT_FLOATS = 1 << 20
 
+#: What the options of a reset may hold.
+OPTIONS: tuple[set[str], ...] = (set(), {"problem"}, {"prompt"})
 #: Keys of the final info that a reward's parts may not take.
 INFO_KEYS = ("problem", "prompt", "response", "finish_reason", "is_success", "status", "final_obs", "final_info")
+
+
+class Start(NamedTuple):
+    """What an episode starts from."""
+
+    problem: Problem
+    row: IntArray  # (P + T,), not to be written into
+    prompt: str  # the prompt's text as its tokens spell it
 
 
 class Rules:
@@ -81,27 +91,28 @@ class Rules:
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_new_tokens": self.max_new_tokens,
         }
-        self._starts: dict[int, tuple[Problem, IntArray]] = {}
+        self._starts: dict[int, Start] = {}
 
     # ------------------------------------------------------------------------------------------------------ start
 
-    def start(self, k: int) -> tuple[Problem, IntArray]:
-        """Problem k and the row (P + T,) that its episode starts from, encoded once; copy the row before writing."""
+    def start(self, k: int) -> Start:
+        """What an episode of problem k starts from, encoded once; copy the row before writing."""
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < len(self.task):
+            raise ValueError(f"options['problem'] must be an int in [0, {len(self.task)}), got {k!r}; pick one")
         cached = self._starts.get(k)
         if cached is None:
-            if not 0 <= k < len(self.task):
-                raise ValueError(f"options['problem'] must be in [0, {len(self.task)}), got {k}; the task has no such")
             problem = self.task[k]
-            cached = self._starts[k] = problem, self._start_row(problem.prompt, f"problem {k}")
+            cached = self._starts[k] = self._encoded(problem, f"problem {k}")
         return cached
 
-    def start_prompt(self, prompt: Any) -> tuple[Problem, IntArray]:
+    def start_prompt(self, prompt: Any) -> Start:
         """The same for a prompt of the user's own."""
         if not isinstance(prompt, str):
             raise TypeError(f"options['prompt'] must be a string, got {type(prompt).__name__}; pass one text")
-        return self.task.problem(prompt), self._start_row(prompt, "options['prompt']")
+        return self._encoded(self.task.problem(prompt), "options['prompt']")
 
-    def _start_row(self, prompt: str, where: str) -> IntArray:
+    def _encoded(self, problem: Problem, where: str) -> Start:
+        prompt = problem.prompt
         ids = self.vocab.encode(prompt)
         limit = self.max_prompt_tokens
         if not 1 <= len(ids) <= limit:
@@ -111,7 +122,7 @@ class Rules:
             )
         row = np.full(self.width, self.num_tokens, dtype=np.int64)
         row[limit - len(ids) : limit] = ids
-        return row
+        return Start(problem, row, self.vocab.decode(ids.tolist()))
 
     def _longest_prompt(self) -> int:
         return max(len(self.vocab.encode(self.task[k].prompt)) for k in range(len(self.task)))
@@ -156,9 +167,13 @@ class Rules:
                 turn_ends.append(len(response) + len(ids))
                 end += len(ids)
                 return end, "length" if end == self.width else None
+        return end, self.finish_reason(token)
+
+    def finish_reason(self, token: int) -> str:
+        """Why an episode ended whose last token is `token`, when no reply came."""
         if token == self.vocab.eos_id:
-            return end, "eos"
-        return end, "stop" if self.ends_turn[token] else "length"
+            return "eos"
+        return "stop" if token in self.stop_ids else "length"
 
     def legal(self, problem: Problem, row: IntArray, end: int) -> NDArray[np.bool_]:
         """(V,) which tokens may come next; read-only."""
@@ -210,11 +225,6 @@ class Rules:
         token_ids = np.where(np.arange(self.max_new_tokens) < lengths[:, None], token_ids, -1)
         responses = Responses(token_ids, lengths, reasons, self.vocab, turn_ends if self.has_replies else ())
         return _checked(self.reward(problems, responses), problems, self.reward.name), responses
-
-    def prompt_text(self, row: IntArray) -> str:
-        """The prompt's text as its tokens spell it."""
-        prompt = row[: self.max_prompt_tokens]
-        return self.vocab.decode(prompt[prompt < self.num_tokens].tolist())
 
     # ------------------------------------------------------------------------------------------------ observation
 

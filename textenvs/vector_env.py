@@ -17,8 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from textenvs.rules import Rules
-from textenvs.task import Problem
+from textenvs.rules import OPTIONS, Rules
 
 BoolArray = NDArray[np.bool_]
 
@@ -67,7 +66,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self._ended = np.ones(num_envs, dtype=bool)
         self._started = False
         self._numbers = np.full(num_envs, -1, dtype=np.int64)
-        self._problems: list[Problem | None] = [None] * num_envs
+        self._starts: list[Any] = [None] * num_envs  # a Start each, once reset
         self._turn_ends: list[list[int]] = [[] for _ in range(num_envs)]
         self._generators: list[np.random.Generator | None] = [None] * num_envs
 
@@ -93,8 +92,8 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             seeds = seed
         else:
             raise ValueError(f"seed must be an int or {self.num_envs} of them, one a row, got {len(seed)}")
-        if unknown := set(options) - {"problem", "prompt"}:
-            names = ", ".join(map(repr, sorted(unknown)))
+        if set(options) not in OPTIONS:
+            names = ", ".join(map(repr, sorted(options)))
             raise ValueError(f"options must hold 'problem', 'prompt' or 'reset_mask', got {names}")
         for i in rows.tolist():
             if (row_seed := seeds[i]) is not None:
@@ -116,8 +115,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """Write fresh prompts into `rows` (M,) and return their infos."""
         rules = self.rules
         if "prompt" in options:
-            problem, row = rules.start_prompt(options["prompt"])
-            numbers, starts = [-1] * len(rows), [(problem, row)] * len(rows)
+            numbers, starts = [-1] * len(rows), [rules.start_prompt(options["prompt"])] * len(rows)
         else:
             if "problem" in options:
                 numbers = np.broadcast_to(options["problem"], (self.num_envs,))[rows].tolist()
@@ -125,10 +123,12 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
                 num_problems = len(rules.task)
                 numbers = [int(self._generator(i).integers(num_problems)) for i in rows.tolist()]
             starts = [rules.start(k) for k in numbers]
-        for i, (problem, _) in zip(rows.tolist(), starts, strict=True):
-            self._problems[i] = problem
-            self._turn_ends[i] = []
-        self._rows[rows] = [row for _, row in starts]
+        for i, start in zip(rows.tolist(), starts, strict=True):
+            self._starts[i] = start
+        if rules.has_replies:
+            for i in rows.tolist():
+                self._turn_ends[i] = []
+        self._rows[rows] = np.stack([start.row for start in starts])
         self._numbers[rows] = numbers
         self._ends[rows] = rules.max_prompt_tokens
         self._steps[rows] = 0
@@ -203,10 +203,12 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _close(self, closing: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
         """Close the turns of `closing` (M,); which of them ended their episode, and why."""
+        if not self.rules.has_replies:
+            last = self._rows[closing, self._ends[closing] - 1]
+            return closing, [self.rules.finish_reason(token) for token in last.tolist()]
         finished, reasons = [], []
         for i in closing.tolist():
-            problem = self._problems[i]
-            assert problem is not None
+            problem = self._starts[i].problem
             end, reason = self.rules.close_turn(problem, self._rows[i], int(self._ends[i]), self._turn_ends[i])
             self._ends[i] = end
             if reason is not None:
@@ -233,7 +235,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         truncated[rows] = fault
         return {
             "problem": self._numbers[rows].tolist(),
-            "prompt": [rules.prompt_text(self._rows[i]) for i in rows],
+            "prompt": [self._starts[i].prompt for i in rows.tolist()],
             "response": responses.texts,
             "finish_reason": ["fault" if bad else reason for bad, reason in zip(fault, reasons, strict=True)],
             "is_success": (~fault & (scores.values >= rules.task.threshold)).tolist(),
@@ -242,8 +244,8 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         }
 
     def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
-        problems = [self._problems[i] for i in rows]
-        turn_ends = [self._turn_ends[i] for i in rows]
+        problems = [self._starts[i].problem for i in rows.tolist()]
+        turn_ends = [self._turn_ends[i] for i in rows.tolist()]
         return self.rules.score(problems, self._rows[rows], self._ends[rows], reasons, turn_ends)
 
     def _restart(self, rows: NDArray[np.int64], infos: dict[str, Any]) -> None:
@@ -278,16 +280,14 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             return np.broadcast_to(rules.all_legal, (self.num_envs, rules.num_tokens))
         masks = np.ones((self.num_envs, rules.num_tokens), dtype=bool)
         for i in np.flatnonzero(~self._ended).tolist():
-            problem = self._problems[i]
-            if problem is not None:
-                masks[i] = rules.legal(problem, self._rows[i], int(self._ends[i]))
+            masks[i] = rules.legal(self._starts[i].problem, self._rows[i], int(self._ends[i]))
         return masks
 
     def demonstration(self) -> list[list[int] | None]:
         """Per row what `TextGenEnv.demonstration` says."""
         if not self._started:
             raise ResetNeeded("demonstration() needs running episodes; call reset() first")
-        return [self.rules.demonstration(problem) if problem else None for problem in self._problems]
+        return [self.rules.demonstration(start.problem) for start in self._starts]
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
