@@ -14,6 +14,7 @@ from agents.losses import clipped_surrogate, kl_estimate, ratio_statistics, valu
 from agents.returns import gae, masked_sum, masked_whiten
 from agents.rollout import Learner, Rollout
 
+MAX_FORWARD_TOKENS = 2**14  # slots in one forward, padding included: bounds memory, changes no gradient
 _SHUFFLE_STREAM = 2  # first word of the seed; `rollout` has 0 and 1
 
 
@@ -81,8 +82,22 @@ def micro_batches(rollout: Rollout, rows: NDArray[np.int64], max_tokens: int) ->
             start = end
 
 
+@torch.no_grad()
+def rollout_log_probs(policy: Learner, rollout: Rollout) -> Tensor:
+    """Return a policy's log-probabilities (B, T) of a rollout's actions, in forwards of bounded size."""
+    out = torch.zeros(rollout.mask.shape)
+    for rows in micro_batches(rollout, np.arange(len(rollout)), MAX_FORWARD_TOKENS):
+        out[rows] = policy.evaluate(rollout, rows)[0].cpu()
+    return out
+
+
 def accumulate_gradients(
-    policy: Learner, batch: Batch, rows: NDArray[np.int64], algorithm: Algorithm, *, max_tokens: int = 2**14
+    policy: Learner,
+    batch: Batch,
+    rows: NDArray[np.int64],
+    algorithm: Algorithm,
+    *,
+    max_tokens: int = MAX_FORWARD_TOKENS,
 ) -> dict[str, float]:
     """Add the gradient of one optimizer step, -surrogate + value_coef * value loss - entropy_coef * entropy.
 

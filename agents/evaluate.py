@@ -1,0 +1,215 @@
+"""What a policy is worth: held-out scores, distance from its start, fluency under the frozen reference, diversity."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from agents.algorithms import Algorithm
+from agents.lm import LMPolicy
+from agents.policy import Policy
+from agents.rollout import Learner, Rollout, collect
+from agents.train import TrainConfig, make_envs, start_policy
+from agents.update import rollout_log_probs
+
+# Training counts its episodes from 0: evaluation with the same seed must not replay them.
+FIRST_EPISODE = 2**40
+_INFO_KEYS = {"problem", "prompt", "response", "finish_reason", "is_success", "status"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read."""
+
+    run_dir: Path
+    config: TrainConfig
+
+    @property
+    def env_id(self) -> str:
+        """The env it was trained on."""
+        return self.config.env_id
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """Its keyword arguments."""
+        return self.config.env_kwargs
+
+    def policy(self, metadata: Mapping[str, Any]) -> LMPolicy:
+        """Load the trained policy for an env with this `metadata["textgen"]`."""
+        return LMPolicy.from_pretrained(self.run_dir / "final", metadata, temperature=self.config.temperature)
+
+    def reference(self, metadata: Mapping[str, Any]) -> LMPolicy:
+        """Make the frozen policy that the run started from."""
+        return start_policy(self.config, metadata).frozen_copy()
+
+
+def load_run(run_dir: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        ValueError: when the directory holds no run, or one that has not finished.
+    """
+    if not (run_dir / "config.json").is_file():
+        raise ValueError(f"run_dir must hold a run, got {run_dir}, which has no config.json; name the run's directory")
+    if not (run_dir / "final").is_dir():
+        raise ValueError(f"run_dir must hold a finished run, got {run_dir}, which has no final/; train with --resume")
+    settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+    algorithm = Algorithm(**settings.pop("algorithm"))
+    known = {field.name for field in fields(TrainConfig)}
+    return Run(run_dir, TrainConfig(algorithm=algorithm, **{k: v for k, v in settings.items() if k in known}))
+
+
+def held_out_envs(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
+    """Make envs of the held-out problems; of all problems when the task has no held-out split."""
+    if "split" not in env_kwargs:
+        try:
+            return make_envs(env_id, num_envs, {**env_kwargs, "split": "heldout"})
+        except (TypeError, ValueError):
+            pass
+    return make_envs(env_id, num_envs, env_kwargs)
+
+
+def evaluate(
+    policy: Policy,
+    envs: VectorEnv[Any, Any, Any],
+    *,
+    num_episodes: int,
+    seed: int,
+    reference: Learner | None = None,
+    greedy: bool = False,
+    group_size: int = 1,
+) -> tuple[dict[str, Any], Rollout]:
+    """Play episodes and measure them.
+
+    Args:
+        policy: who plays.
+        envs: from `held_out_envs`.
+        num_episodes: at least 1.
+        seed: of the problems and the draws; no episode of a training run with the same seed is repeated.
+        reference: the frozen start; adds kl_per_episode and perplexity.
+        greedy: take the most likely tokens; there is no sampled KL then.
+        group_size: so many successive episodes share their problem, as `best_of` needs.
+
+    Returns:
+        The numbers of `summarise` with tokens_per_second, and the episodes.
+    """
+    started = time.perf_counter()
+    rollout = collect(
+        envs,
+        policy,
+        num_episodes=num_episodes,
+        seed=seed,
+        first_episode=FIRST_EPISODE - FIRST_EPISODE % group_size,
+        group_size=group_size,
+        greedy=greedy,
+    )
+    speed = float(rollout.mask.sum() / (time.perf_counter() - started))
+    result = summarise(rollout, reference=reference)
+    if greedy:
+        result.pop("kl_per_episode", None)
+    return result | {"tokens_per_second": speed}, rollout
+
+
+def summarise(rollout: Rollout, *, reference: Learner | None = None) -> dict[str, Any]:
+    """Measure episodes; those whose scoring failed are left out and counted.
+
+    Args:
+        rollout: the episodes.
+        reference: the frozen start.
+
+    Returns:
+        mean_return, stderr (of the mean), success_rate, num_episodes, mean_length (tokens), distinct_2 (different
+        bigrams over all bigrams), excluded_episodes, the mean of each part of the reward, and with a reference
+        kl_per_episode (nats, from the sampled tokens) and perplexity (of the responses under it, a token).
+    """
+    num_excluded = int(rollout.faulty.sum())
+    rollout = rollout.select(~rollout.faulty)
+    if not len(rollout):
+        raise RuntimeError(f"scoring must work for some episode, but all {num_excluded} failed; look at the reward")
+    returns, count = rollout.returns, len(rollout)
+    result: dict[str, Any] = {
+        "mean_return": float(returns.mean()),
+        "stderr": float(returns.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0,
+        "success_rate": float(np.mean([bool(info.get("is_success")) for info in rollout.infos])),
+        "num_episodes": count,
+        "mean_length": float(rollout.lengths.mean()),
+        "distinct_2": distinct_2(rollout),
+        "excluded_episodes": num_excluded,
+    }
+    if reference is not None:
+        ref_log_probs = rollout_log_probs(reference, rollout).numpy().astype(np.float64)
+        result["kl_per_episode"] = float((rollout.log_probs - ref_log_probs)[rollout.mask].sum() / count)
+        result["perplexity"] = float(np.exp(-ref_log_probs[rollout.mask].mean()))
+    names = sorted({name for info in rollout.infos for name in info} - _INFO_KEYS)
+    return result | {name: float(np.mean([info[name] for info in rollout.infos])) for name in names}
+
+
+def distinct_2(rollout: Rollout) -> float:
+    """Return different bigrams over all bigrams of chosen tokens; 0 without any. Li et al. 2016, arXiv:1510.03055."""
+    pairs = np.stack([rollout.actions[:, :-1], rollout.actions[:, 1:]], -1)[rollout.mask[:, 1:]]
+    return len(np.unique(pairs, axis=0)) / len(pairs) if len(pairs) else 0.0
+
+
+def best_of(rollout: Rollout, group_size: int) -> Rollout:
+    """Keep the episode with the highest return of each group of successive episodes; the first of equals."""
+    best = rollout.returns.reshape(-1, group_size).argmax(1)
+    return rollout.select(np.arange(len(best)) * group_size + best)
+
+
+def best_of_kl(n: int) -> float:
+    """Bound the KL (nats) of best-of-n sampling from the sampled policy: log n - (n - 1) / n.
+
+    Source: Beirami et al. 2024, arXiv:2401.01879, theorem 1.
+    """
+    return float(np.log(n) - (n - 1) / n)
+
+
+def evaluate_run(
+    run_dir: Path,
+    *,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    num_episodes: int = 512,
+    seed: int = 0,
+    greedy: bool = False,
+    samples: Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run's policy on held-out problems, against the policy it started from.
+
+    Args:
+        run_dir: a finished run.
+        env_id: another env of the same vocabulary; None for the run's own.
+        env_kwargs: its keyword arguments; None for the run's own.
+        num_episodes: at least 1.
+        seed: see `evaluate`.
+        greedy: see `evaluate`.
+        samples: where to write every response as a JSON line with id, prompt, response, value; None for nowhere.
+
+    Returns:
+        JSON-able numbers, see `evaluate`.
+    """
+    run = load_run(run_dir)
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
+    kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
+    envs = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
+    metadata = envs.metadata["textgen"]
+    policy, reference = run.policy(metadata), run.reference(metadata)
+    result, rollout = evaluate(policy, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=greedy)
+    envs.close()
+    if samples is not None:
+        write_samples(rollout, samples)
+    return result
+
+
+def write_samples(rollout: Rollout, path: Path) -> None:
+    """Write one JSON line an episode: id, prompt, response, value (null where scoring failed)."""
+    with path.open("w", encoding="utf-8") as file:
+        for i, (info, value, faulty) in enumerate(zip(rollout.infos, rollout.returns, rollout.faulty, strict=True)):
+            texts = {"prompt": info.get("prompt"), "response": info.get("response")}
+            file.write(json.dumps({"id": i, **texts, "value": None if faulty else float(value)}) + "\n")

@@ -1,0 +1,232 @@
+"""train(): the one loop, from a configuration to a run directory. Numbers: `algorithms`; gradients: `update`."""
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from agents.algorithms import Algorithm
+from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint
+from agents.lm import LMPolicy
+from agents.returns import explained_variance, masked_mean, masked_sum
+from agents.rollout import Rollout, collect
+from agents.runlog import RunLog
+from agents.update import Batch, accumulate_gradients, make_batch, minibatches, rollout_log_probs
+
+TINY_MODEL = Path(__file__).parent / "assets" / "tiny"
+MAX_RATIO_ERROR = 1e-4  # float32: sampler and update may differ by rounding only
+_FREE_ON_RESUME = {"num_envs", "checkpoint_every"}  # change no result
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train, on what. Coefficients of the algorithm are in `Algorithm`.
+
+    Attributes:
+        env_id: a registered id whose vector env has token observations.
+        env_kwargs: keyword arguments of the env, JSON-able.
+        algorithm: the row of choices.
+        model: "scratch" for a random tiny LM, "tiny" for the shipped one, or a directory or hub id to start from.
+        model_kwargs: settings of a scratch LM, see `LMPolicy.from_config`.
+        num_episodes: episodes to train for, at least 1.
+        num_envs: episodes sampled side by side, at least 1; changes the speed, not the result.
+        seed: of everything random, at least 0.
+        temperature: of the policy wherever its probabilities are computed, above 0.
+        checkpoint_every: updates between checkpoints, at least 1.
+    """
+
+    env_id: str
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: Algorithm = field(default_factory=Algorithm)
+    model: str = "scratch"
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    num_episodes: int = 7680
+    num_envs: int = 128
+    seed: int = 0
+    temperature: float = 1.0
+    checkpoint_every: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a setting outside its range.
+
+        Raises:
+            ValueError: names the setting, its value and the range.
+        """
+        for name, least in (("num_episodes", 1), ("num_envs", 1), ("seed", 0), ("checkpoint_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; raise it")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"temperature must be positive and finite, got {self.temperature}; 1 is the model as it is"
+            )
+
+
+def make_envs(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
+    """Make the vector env that `collect` needs."""
+    return gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="Disabled", **env_kwargs)
+
+
+def start_policy(config: TrainConfig, metadata: Mapping[str, Any]) -> LMPolicy:
+    """Make the policy a run starts from, which is also its reference."""
+    if config.model == "scratch":
+        return LMPolicy.from_config(metadata, seed=config.seed, temperature=config.temperature, **config.model_kwargs)
+    name = TINY_MODEL if config.model == "tiny" else config.model
+    return LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
+
+
+def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bool = False) -> Path:
+    """Train a language model with PPO on an env (Schulman et al. 2017, arXiv:1707.06347).
+
+    Args:
+        config: what to train, on what.
+        run_dir: the directory of the run, made by it.
+        resume: continue the run in run_dir bit for bit; without one, start at the beginning.
+        quiet: show no progress bar.
+
+    Returns:
+        run_dir, which then holds config.json, metrics.jsonl, samples.jsonl, curve.png, TensorBoard events, checkpoints/
+        and, when finished, final/.
+
+    Raises:
+        ValueError: for a directory that holds a run already, or a resume with other settings.
+        RuntimeError: when scoring fails for a whole update.
+    """
+    algorithm = config.algorithm
+    episodes_per_update = min(algorithm.episodes_per_update, config.num_episodes)
+    num_updates = math.ceil(config.num_episodes / episodes_per_update)
+    envs = make_envs(config.env_id, min(config.num_envs, episodes_per_update), config.env_kwargs)
+    policy = start_policy(config, envs.metadata["textgen"])
+    reference = policy.frozen_copy()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
+    _open_run(run_dir, config, resume)
+    state = _resume(run_dir, policy, optimizer) if resume else {}
+    if state and state["reference"] != parameter_hash(reference):
+        raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
+    first_update: int = state.get("step", 0)
+    log = RunLog(run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet)
+    try:
+        for update in range(first_update, num_updates):
+            started = time.perf_counter()
+            first_episode = update * episodes_per_update
+            everything = collect(
+                envs,
+                policy,
+                num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
+                seed=config.seed,
+                first_episode=first_episode,
+            )
+            sampled = time.perf_counter()
+            # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
+            rollout = everything.select(~everything.faulty)
+            if not len(rollout):
+                raise RuntimeError(
+                    f"scoring must work for some episode, but all of update {update} failed; see samples"
+                )
+            metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
+            ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
+            batch = make_batch(rollout, algorithm, ref_log_probs)
+            # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
+            learning_rate = algorithm.learning_rate * (1 - update / num_updates)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            steps: list[dict[str, float]] = []
+            for epoch in range(algorithm.num_epochs):
+                for part in minibatches(
+                    len(rollout), algorithm.num_minibatches, seed=config.seed, update=update, epoch=epoch
+                ):
+                    optimizer.zero_grad(set_to_none=True)
+                    step = accumulate_gradients(policy, batch, part, algorithm)
+                    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), algorithm.max_grad_norm)
+                    optimizer.step()
+                    steps.append(step | {"grad_norm": norm.item()})
+            metrics |= _summarise(everything, batch, steps)
+            metrics |= {
+                "episodes": first_episode + len(everything),
+                "learning_rate": learning_rate,
+                "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
+                "seconds": time.perf_counter() - started,
+            }
+            log.write(update + 1, metrics, everything)
+            if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
+                save_checkpoint(
+                    run_dir / "checkpoints",
+                    update + 1,
+                    write_policy=policy.save,
+                    optimizer=optimizer,
+                    state={"reference": parameter_hash(reference), "sizes": log.sizes()},
+                )
+    finally:
+        # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
+        log.close()
+        envs.close()
+    policy.save(run_dir / "final")
+    return run_dir
+
+
+def _summarise(everything: Rollout, batch: Batch, steps: list[dict[str, float]]) -> dict[str, float]:
+    """Turn one update into what is logged: means over its episodes and optimizer steps, and the self-checks."""
+    rollout = batch.rollout
+    # Before the first step the policy is the one that sampled, so every ratio must be 1.
+    ratio_error = math.expm1(steps[0]["max_abs_log_ratio"])
+    if not ratio_error <= MAX_RATIO_ERROR:
+        warnings.warn(f"the first ratio must be within {MAX_RATIO_ERROR} of 1, got 1 + {ratio_error:.2g}", stacklevel=2)
+    metrics = {
+        "return": float(rollout.returns.mean()),
+        "success_rate": float(np.mean([bool(info.get("is_success")) for info in rollout.infos])),
+        "length": float(rollout.lengths.mean()),
+        **{name: float(np.mean([step[name] for step in steps])) for name in steps[0] if name != "max_abs_log_ratio"},
+        "check/ratio_error": ratio_error,
+        "check/explained_variance": explained_variance(torch.from_numpy(rollout.values), batch.returns, batch.mask),
+        "check/excluded_episodes": float(len(everything) - len(rollout)),
+    }
+    if batch.kl is not None:
+        metrics["kl_per_episode"] = float(masked_sum(batch.kl, batch.mask) / len(rollout))
+    return metrics
+
+
+def _start_checks(policy: LMPolicy, reference: LMPolicy, rollout: Rollout) -> dict[str, float]:
+    """Check that the policy is its reference before the first step: exactly in one forward, to rounding as sampled."""
+    mask, ref_log_probs = torch.from_numpy(rollout.mask), rollout_log_probs(reference, rollout)
+    same_forward = (rollout_log_probs(policy, rollout) - ref_log_probs).abs()
+    sampled = (torch.from_numpy(rollout.log_probs) - ref_log_probs).abs()
+    return {
+        "check/start_kl_same_forward": masked_sum(same_forward, mask).item(),
+        "check/start_kl_per_token": masked_mean(sampled, mask).item(),
+    }
+
+
+def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
+    """Make the run directory with config.json, or see that the run in it is the one to resume."""
+    path = run_dir / "config.json"
+    text = json.dumps(asdict(config), indent=1, default=repr) + "\n"
+    if not path.exists():
+        if run_dir.is_dir() and any(run_dir.iterdir()):
+            raise ValueError(f"run_dir must be new or empty, got {run_dir}, which holds other files; name another")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return
+    if not resume:
+        raise ValueError(f"run_dir must be new, got {run_dir}, which holds a run; pass --resume or name another")
+    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    changed = [name for name in now if name not in _FREE_ON_RESUME and before.get(name) != now[name]]
+    if changed:
+        differences = "; ".join(f"{name} {before.get(name)} -> {now[name]}" for name in changed)
+        raise ValueError(f"settings must be those of the run in {run_dir}, got {differences}; change them back")
+
+
+def _resume(run_dir: Path, policy: LMPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore policy and optimizer from the newest whole checkpoint; return its state, empty without one."""
+    path = latest_checkpoint(run_dir / "checkpoints")
+    if path is None:
+        return {}
+    policy.load(path / "policy")
+    return load_checkpoint(path, optimizer)

@@ -1,0 +1,197 @@
+"""The loop: it learns, repeats itself, resumes bit for bit, checks itself, and refuses what it must."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from small import string_envs
+
+import agents.train
+from agents.algorithms import ALGORITHMS, Algorithm
+from agents.checkpoint import parameter_hash
+from agents.lm import LMPolicy
+from agents.rollout import collect
+from agents.train import TrainConfig, train
+
+COPY = {"length": 2, "alphabet": "abcd", "dense": True}
+SMALL = Algorithm(episodes_per_update=16, num_epochs=2, num_minibatches=2, kl_coef=0.01)
+CONFIG = TrainConfig(
+    env_id="textenvs/Copy-v0",
+    env_kwargs=COPY,
+    algorithm=SMALL,
+    model_kwargs={"hidden_size": 16, "num_heads": 2},
+    num_episodes=56,
+    seed=3,
+)
+
+
+def run(run_dir, config=CONFIG, **kwargs):
+    return train(config, run_dir, quiet=True, **kwargs)
+
+
+def final_hash(run_dir):
+    return parameter_hash(LMPolicy.from_pretrained(run_dir / "final", string_envs().metadata["textgen"]))
+
+
+def metrics_of(run_dir):
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in r.items() if key not in ("seconds", "tokens_per_second")} for r in records]
+
+
+def test_training_twice_gives_the_same_parameters(tmp_path):
+    one, two, other = run(tmp_path / "1"), run(tmp_path / "2"), run(tmp_path / "3", dataclasses.replace(CONFIG, seed=4))
+    assert final_hash(one) == final_hash(two) != final_hash(other)
+    assert metrics_of(one) == metrics_of(two)
+
+
+def test_a_finished_run_has_its_records_and_checks(tmp_path):
+    run_dir = run(tmp_path / "run")
+    metrics = metrics_of(run_dir)
+    assert [record["episodes"] for record in metrics] == [16, 32, 48, 56]
+    assert metrics[0]["check/start_kl_same_forward"] == 0
+    assert metrics[0]["check/start_kl_per_token"] <= 1e-5
+    assert metrics[1]["kl_per_episode"] != 0
+    assert all(record["check/ratio_error"] <= 1e-5 for record in metrics)
+    assert [record["learning_rate"] for record in metrics] == pytest.approx(
+        [1e-3 * (1 - i / 4) for i in range(4)], rel=1
+    )
+    assert {path.name for path in run_dir.iterdir() if "events" not in path.name} == {
+        "config.json", "metrics.jsonl", "samples.jsonl", "curve.png", "checkpoints", "final",
+    }  # fmt: skip
+    assert list(run_dir.glob("events*"))
+    assert (run_dir / "final" / "model.safetensors").is_file()
+    sample = json.loads((run_dir / "samples.jsonl").read_text().splitlines()[0])
+    assert set(sample) == {"update", "prompt", "response", "finish_reason", "return"}
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 3])
+def test_resuming_equals_the_straight_run_bit_for_bit(tmp_path, monkeypatch, interrupted_after):
+    straight = run(tmp_path / "straight")
+    calls = []
+
+    def collect_or_stop(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > interrupted_after:
+            raise KeyboardInterrupt
+        return collect(*args, **kwargs)
+
+    monkeypatch.setattr(agents.train, "collect", collect_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken")
+    assert (tmp_path / "broken" / "curve.png").is_file()
+    assert not (tmp_path / "broken" / "final").exists()
+    monkeypatch.setattr(agents.train, "collect", collect)
+    resumed = run(tmp_path / "broken", resume=True)
+    assert final_hash(resumed) == final_hash(straight)
+    assert metrics_of(resumed) == metrics_of(straight)
+    assert (resumed / "samples.jsonl").read_bytes() == (straight / "samples.jsonl").read_bytes()
+
+
+def test_resume_drops_what_was_written_after_the_checkpoint(tmp_path, monkeypatch):
+    """A run that dies between its log line and its checkpoint writes that line once."""
+    config = dataclasses.replace(CONFIG, checkpoint_every=2)
+    straight = run(tmp_path / "straight", config)
+    calls = []
+
+    def collect_or_stop(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return collect(*args, **kwargs)
+
+    monkeypatch.setattr(agents.train, "collect", collect_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", config)
+    assert len(metrics_of(tmp_path / "broken")) == 3
+    monkeypatch.setattr(agents.train, "collect", collect)
+    assert metrics_of(run(tmp_path / "broken", config, resume=True)) == metrics_of(straight)
+
+
+def test_resume_without_a_run_starts_at_the_beginning(tmp_path):
+    assert final_hash(run(tmp_path / "new", resume=True)) == final_hash(run(tmp_path / "old"))
+
+
+def test_the_number_of_envs_changes_no_choice(tmp_path):
+    one = run(tmp_path / "1", dataclasses.replace(CONFIG, num_envs=5, num_episodes=16))
+    two = run(tmp_path / "2", dataclasses.replace(CONFIG, num_episodes=16))
+    assert (one / "samples.jsonl").read_bytes() == (two / "samples.jsonl").read_bytes()
+
+
+def test_a_run_is_never_overwritten_or_resumed_with_other_settings(tmp_path):
+    run_dir = run(tmp_path / "run", dataclasses.replace(CONFIG, num_episodes=16))
+    with pytest.raises(ValueError, match="holds a run; pass --resume"):
+        run(run_dir)
+    with pytest.raises(ValueError, match="num_episodes 16 -> 56; change them back"):
+        run(run_dir, resume=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="run_dir must be new or empty"):
+        run(tmp_path / "notes")
+
+
+def test_failed_scores_are_counted_and_never_learnt_from(tmp_path, monkeypatch):
+    def collect_with_faults(*args, **kwargs):
+        rollout = collect(*args, **kwargs)
+        for i in range(0, len(rollout), 4):
+            rollout.infos[i]["status"] = "infra_fault"
+            rollout.rewards[i] = poison
+        return rollout
+
+    monkeypatch.setattr(agents.train, "collect", collect_with_faults)
+    hashes = []
+    for poison in (0.0, 1e6):
+        run_dir = run(tmp_path / str(poison), dataclasses.replace(CONFIG, num_episodes=32))
+        assert [record["check/excluded_episodes"] for record in metrics_of(run_dir)] == [4, 4]
+        hashes.append(final_hash(run_dir))
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.5, math.inf])
+def test_coefficients_outside_their_range_are_refused(value):
+    for field in dataclasses.fields(Algorithm):
+        if field.name != "name":
+            with pytest.raises(ValueError, match=f"{field.name} must be"):
+                dataclasses.replace(ALGORITHMS["ppo"], **{field.name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_episodes", 0), ("num_envs", 0), ("seed", -1), ("checkpoint_every", 0), ("temperature", 0)]
+)
+def test_settings_outside_their_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        dataclasses.replace(CONFIG, **{name: value})
+
+
+def test_it_learns_to_copy_and_a_shuffled_reward_teaches_nothing(tmp_path, monkeypatch):
+    config = TrainConfig(env_id="textenvs/Copy-v0", env_kwargs=COPY, num_episodes=1536, seed=0)
+    learnt = metrics_of(run(tmp_path / "learnt", config))
+    assert learnt[0]["return"] < 0.3
+    assert learnt[-1]["return"] > 0.9
+
+    def collect_shuffled(*args, **kwargs):
+        rollout = collect(*args, **kwargs)
+        rollout.rewards[:] = np.random.default_rng(0).permutation(rollout.rewards)
+        return rollout
+
+    monkeypatch.setattr(agents.train, "collect", collect_shuffled)
+    control = metrics_of(run(tmp_path / "control", config))
+    assert control[-1]["success_rate"] < 0.3
+
+
+def test_a_strong_kl_penalty_keeps_the_policy_at_its_start(tmp_path):
+    kls = []
+    for kl_coef in (0.0, 3.0):
+        algorithm = dataclasses.replace(SMALL, kl_coef=kl_coef)
+        config = dataclasses.replace(CONFIG, algorithm=algorithm, num_episodes=160)
+        run_dir = run(tmp_path / str(kl_coef), config)
+        metadata = string_envs().metadata["textgen"]
+        policy = LMPolicy.from_pretrained(run_dir / "final", metadata)
+        start = agents.train.start_policy(config, metadata)
+        rollout = collect(string_envs(), policy, num_episodes=200, seed=9)
+        rows = np.arange(200)
+        with torch.no_grad():
+            kls.append((policy.evaluate(rollout, rows)[0] - start.evaluate(rollout, rows)[0]).sum(1).mean().item())
+    assert kls[1] < kls[0] / 3
