@@ -1,8 +1,9 @@
 """Language generation as Gymnasium environments, token by token. Importing this registers the ids."""
 
 from textenvs.anchors import Anchors, anchors
+from textenvs.checks import ContractError, check_env
 from textenvs.registration import ENTRIES, Entry, register_envs
-from textenvs.rewards import REWARDS
+from textenvs.rewards import REWARDS, as_reward
 from textenvs.rewards.base import FunctionReward, Responses, Reward, Scores
 from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
 from textenvs.rules import Rules
@@ -18,6 +19,7 @@ __all__ = [
     "TASKS",
     "Anchors",
     "CharVocab",
+    "ContractError",
     "Entry",
     "ExactMatch",
     "FunctionReward",
@@ -32,6 +34,8 @@ __all__ = [
     "TokenizerVocab",
     "Vocab",
     "anchors",
+    "as_reward",
+    "check_env",
     "make_task",
     "near_miss",
     "printable",
