@@ -24,7 +24,9 @@ FORMATS = [
 
 @pytest.mark.parametrize(("env_id", "observation", "mask_keys"), FORMATS)
 @pytest.mark.parametrize("checker", ["gymnasium", "sb3", "textenvs"])
-def test_checkers_pass(checker: str, env_id: str, observation: str, mask_keys: str | None) -> None:
+def test_checkers_pass(
+    checker: str, env_id: str, observation: str, mask_keys: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     env = gym.make(env_id, observation=observation, mask_keys=mask_keys)
     if checker == "gymnasium":
         check_env_gymnasium(env.unwrapped)
@@ -36,6 +38,7 @@ def test_checkers_pass(checker: str, env_id: str, observation: str, mask_keys: s
         check_env_sb3(env.unwrapped)
     else:
         check_env(env, num_episodes=4)
+        assert not caplog.records, "every clause runs on every id"
 
 
 def test_a_onehot_observation_that_is_too_large_is_refused() -> None:

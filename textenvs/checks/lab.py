@@ -229,7 +229,7 @@ class Lab:
         """Scripts: the demonstration of the problem that the seed draws, if there is one and a TimeLimit has room."""
         self.env.reset(seed=seed)
         actions = self.env.get_wrapper_attr("demonstration")()
-        return [] if actions is None or len(actions) > self.max_steps else [list(actions)]
+        return [] if actions is None or len(actions) > self.time_limit else [list(actions)]
 
     def steps(self) -> Iterator[Step]:
         """All steps of `episodes`, resets included."""

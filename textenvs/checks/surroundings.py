@@ -147,7 +147,10 @@ def is_success(lab: Lab) -> Iterator[str]:
     for episode, last in lab.ends():
         if last.info.get("status") == "ok":
             totals[bool(last.info["is_success"])].append(episode.total)
-    if all(totals.values()) and min(totals[True]) <= max(totals[False]):
+    for success, returns in totals.items():
+        if not returns:
+            raise UncheckedError(f"no episode had is_success {success}")
+    if min(totals[True]) <= max(totals[False]):
         yield f"a success with {min(totals[True])}, a failure with {max(totals[False])}"
 
 
@@ -219,9 +222,11 @@ def spec_json(lab: Lab) -> Iterator[str]:
 def render_ansi(lab: Lab) -> Iterator[str]:
     """render() in "ansi" mode is one printable line at every step, and rendering changes nothing."""
     env = lab.fresh(render_mode="ansi")
-    for expected in lab.runs[SEEDS[0]][:1]:
-        episode = Episode()
-        for step in lab.stepping(env, lab.random_actions(0), seed=SEEDS[0]):
+    for expected in lab.episodes:
+        episode = Episode(expected.seed)
+        if expected.seed is None or expected.error:
+            continue
+        for step in lab.stepping(env, expected.actions, seed=expected.seed):
             episode.steps.append(step)
             text = env.render()
             if not isinstance(text, str) or not text.isprintable():
