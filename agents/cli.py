@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -231,6 +232,7 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; ends the process with the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = lambda message, *_, **__: f"textenvs: {message}\n"
     try:
         # The flags' defaults are the chosen algorithm's row, so the row must be known before the flags are read.
         row = next((b for a, b in pairwise(arguments) if a == "--algorithm"), "ppo")

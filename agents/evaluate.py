@@ -64,14 +64,14 @@ def load_run(run_dir: Path) -> Run:
     return Run(run_dir, TrainConfig(algorithm=algorithm, **{k: v for k, v in settings.items() if k in known}))
 
 
-def held_out_envs(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int) -> VectorEnv[Any, Any, Any]:
-    """Make envs of the held-out problems; of all problems when the task has no held-out split."""
-    if "split" not in env_kwargs:
-        try:
-            return make_envs(env_id, num_envs, {**env_kwargs, "split": "heldout"})
-        except (TypeError, ValueError):
-            pass
-    return make_envs(env_id, num_envs, env_kwargs)
+def held_out_envs(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int) -> tuple[VectorEnv[Any, Any, Any], str]:
+    """Make envs of the held-out problems, or of the training problems when the task has no others; and say which."""
+    if "split" in env_kwargs:
+        return make_envs(env_id, num_envs, env_kwargs), str(env_kwargs["split"])
+    try:
+        return make_envs(env_id, num_envs, {**env_kwargs, "split": "heldout"}), "heldout"
+    except (TypeError, ValueError):  # no such setting, too few problems, or prompts of the user's own
+        return make_envs(env_id, num_envs, env_kwargs), "train"
 
 
 def evaluate(
@@ -191,20 +191,20 @@ def evaluate_run(
         samples: where to write every response as a JSON line with id, prompt, response, value; None for nowhere.
 
     Returns:
-        JSON-able numbers, see `evaluate`.
+        JSON-able: split ("train" when the task has no held-out problems), and the numbers of `evaluate`.
     """
     run = load_run(run_dir)
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
-    envs = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
+    envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
     metadata = envs.metadata["textgen"]
     policy, reference = run.policy(metadata), run.reference(metadata)
     result, rollout = evaluate(policy, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=greedy)
     envs.close()
     if samples is not None:
         write_samples(rollout, samples)
-    return result
+    return {"split": split, **result}
 
 
 def write_samples(rollout: Rollout, path: Path) -> None:

@@ -25,7 +25,8 @@ def play_human(env: gym.Env[Any, Any], *, episodes: int, seed: int) -> None:
     console.print("Type some text and press Enter to append it; an empty line appends the end token; Ctrl-D stops.")
     for k in range(episodes):
         env.reset(seed=seed if k == 0 else None)
-        done, total, info = False, 0.0, {}
+        info: dict[str, Any] = {}
+        done, total = False, 0.0
         while not done:
             console.print(escape(base.line()))
             try:
@@ -73,7 +74,7 @@ def play_run(run_dir: Path, *, episodes: int, seed: int) -> None:
     from agents.evaluate import held_out_envs, load_run
 
     run = load_run(run_dir)
-    envs = held_out_envs(run.env_id, run.env_kwargs, num_envs=min(episodes, 64))
+    envs, _ = held_out_envs(run.env_id, run.env_kwargs, num_envs=min(episodes, 64))
     print_episodes(collect(envs, run.policy(envs.metadata["textgen"]), num_episodes=episodes, seed=seed), str(run_dir))
 
 

@@ -248,3 +248,9 @@ def test_specs_are_json() -> None:
     for entry in textenvs.ENTRIES:
         spec = gym.spec(entry.id)
         assert type(spec).from_json(spec.to_json()) == spec
+
+
+def test_every_split_has_the_same_spaces() -> None:
+    for env_id in ("TextGen-v0", "textenvs/Sort-v0"):
+        spaces = [gym.make(env_id, split=split).observation_space for split in ("train", "heldout", "all")]
+        assert spaces[0] == spaces[1] == spaces[2]

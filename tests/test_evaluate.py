@@ -84,8 +84,8 @@ def test_held_out_problems_are_not_those_of_training(run_dir):
         return {info["prompt"] for info in collect(envs, RandomPolicy(10), num_episodes=100, seed=0).infos}
 
     kwargs = {"length": 4, "alphabet": "abcdefgh"}
-    held_out = prompts(held_out_envs("textenvs/Copy-v0", kwargs, 50))
-    assert not held_out & prompts(held_out_envs("textenvs/Copy-v0", kwargs | {"split": "train"}, 50))
+    held_out = prompts(held_out_envs("textenvs/Copy-v0", kwargs, 50)[0])
+    assert not held_out & prompts(held_out_envs("textenvs/Copy-v0", kwargs | {"split": "train"}, 50)[0])
 
 
 def test_a_run_is_read_back(run_dir, tmp_path):

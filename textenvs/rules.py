@@ -66,8 +66,7 @@ class Rules:
         self.vocab = as_vocab(self.task.vocab if vocab is None else vocab)
         self.reward = as_reward(self.task.reward if reward is None else reward)
         self.num_tokens = self.vocab.num_tokens
-        limit = self.task.max_prompt_tokens if max_prompt_tokens is None else max_prompt_tokens
-        self.max_prompt_tokens = self._longest_prompt() if limit is None else _at_least_one("max_prompt_tokens", limit)
+        self.max_prompt_tokens = self._prompt_limit(max_prompt_tokens)
         budget = self.task.max_new_tokens if max_new_tokens is None else max_new_tokens
         self.max_new_tokens = _at_least_one("max_new_tokens", budget)
         self.width = self.max_prompt_tokens + self.max_new_tokens
@@ -124,8 +123,12 @@ class Rules:
         row[limit - len(ids) : limit] = ids
         return Start(problem, row, self.vocab.decode(ids.tolist()))
 
-    def _longest_prompt(self) -> int:
-        return max(len(self.vocab.encode(self.task[k].prompt)) for k in range(len(self.task)))
+    def _prompt_limit(self, given: int | None) -> int:
+        """P: as given, or the task's own, or the length of its longest prompt."""
+        if given is not None or self.task.max_prompt_tokens is not None:
+            return _at_least_one("max_prompt_tokens", self.task.max_prompt_tokens if given is None else given)
+        lengths = [len(self.vocab.encode(self.task[k].prompt)) for k in range(len(self.task))]
+        return max(lengths)
 
     # ----------------------------------------------------------------------------------------------------- append
 

@@ -43,8 +43,11 @@ class Continuation(Task):
         self.vocab = TokenizerVocab(ASSETS / "tokenizer.json")
         self.threshold = float(threshold)
         if prompts is None:
-            names = ("train", "heldout") if split == "all" else (split,)
-            self._problems = [problem for name in names for problem in read_prompts(ASSETS / f"prompts_{name}.jsonl")]
+            packs = {name: read_prompts(ASSETS / f"prompts_{name}.jsonl") for name in ("train", "heldout")}
+            packs["all"] = packs["train"] + packs["heldout"]
+            self._problems = packs[split]
+            # The same for every split, so that an agent trained on one can be evaluated on another.
+            self.max_prompt_tokens = max(len(self.vocab.encode(problem.prompt)) for problem in packs["all"])
         elif split == "heldout":
             raise ValueError(
                 "split must be 'train' or 'all' with prompts of your own, got 'heldout'; "
