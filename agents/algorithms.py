@@ -39,7 +39,7 @@ class Algorithm:
     value_coef: float = 0.1
     entropy_coef: float = 0.01
     kl_coef: float = 0.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     adam_epsilon: float = 1e-5
     max_grad_norm: float = 1.0
 

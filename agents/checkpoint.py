@@ -45,7 +45,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{step:06d}"
     temporary = folder / f"{final.name}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in folder.glob("step_*.*"):  # of a writer that was killed
+        shutil.rmtree(leftover)
     temporary.mkdir()
     write_policy(temporary / "policy")
     tensors, settings = _split_optimizer(optimizer)

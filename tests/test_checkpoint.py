@@ -45,6 +45,8 @@ def test_optimizer_and_state_come_back_exactly(tmp_path, trained):
 
 
 def test_the_newest_two_are_kept_and_nothing_else(tmp_path, trained):
+    (tmp_path / "step_000009.tmp-77").mkdir()
+    (tmp_path / "step_000003.trash").mkdir()
     for step in (1, 2, 10, 100):
         save(tmp_path, step, trained)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000010", "step_000100"]
