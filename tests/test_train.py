@@ -56,7 +56,7 @@ def test_a_finished_run_has_its_records_and_checks(tmp_path):
     assert metrics[1]["kl_per_episode"] != 0
     assert all(record["check/ratio_error"] <= 1e-5 for record in metrics)
     assert [record["learning_rate"] for record in metrics] == pytest.approx(
-        [1e-3 * (1 - i / 4) for i in range(4)], rel=1
+        [SMALL.learning_rate * (1 - i / 4) for i in range(4)]
     )
     assert {path.name for path in run_dir.iterdir() if "events" not in path.name} == {
         "config.json", "metrics.jsonl", "samples.jsonl", "curve.png", "checkpoints", "final",
