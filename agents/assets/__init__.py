@@ -1,0 +1,1 @@
+"""The small pretrained language model that the package ships (`tiny/`), and the scripts that made it."""
