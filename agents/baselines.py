@@ -8,6 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+import textenvs  # noqa: F401 - registers the ids
+
 WINDOW = 128  # episodes in a mean return, as many as an update of ours samples by default
 
 

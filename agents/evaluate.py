@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+import textenvs  # noqa: F401 - registers the ids
 from agents.algorithms import Algorithm
 from agents.lm import LMPolicy
 from agents.policy import Policy
