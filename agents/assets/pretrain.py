@@ -156,7 +156,7 @@ def _add_dropout(model: LlamaForCausalLM, probability: float) -> list[torch.util
 
 
 def _optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the blocks' matrices: twice as fast here as AdamW for everything."""
+    """Muon (Jordan et al. 2024) for the blocks' matrices: in equal time a lower dev perplexity than AdamW alone."""
     embeddings = model.get_input_embeddings().weight
     matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embeddings]
     norms = [p for p in model.parameters() if p.ndim == 1]
