@@ -19,8 +19,8 @@ from textenvs.rewards.classifiers import ngrams
 
 #: VADER contradicts a tone when its compound score is beyond this, on the other side.
 MAX_CONTRADICTION = 0.5
-#: Inverse L2 strength (halved or doubled, cross-validated accuracy moves by less than a point), and in how many training
-#: reviews an n-gram must occur.
+#: Inverse L2 strength (halved or doubled, cross-validated accuracy moves by less than a point), and in how many
+#: training reviews an n-gram must occur.
 INVERSE_L2, MIN_REVIEWS = 1.6, 3
 
 
