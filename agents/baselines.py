@@ -10,6 +10,7 @@ import numpy as np
 
 import textenvs  # noqa: F401 - registers the ids
 
+ROUNDING = 1e-9  # a mean that equals the target counts, in whatever order it was summed
 WINDOW = 128  # episodes in a mean return, as many as an update of ours samples by default
 
 
@@ -24,7 +25,7 @@ class BaselineResult:
         """Return episodes and seconds until the mean return of the last `WINDOW` episodes reached a target, or None."""
         sums = np.cumsum([0.0, *self.returns])
         means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
-        reached = np.flatnonzero(means >= target)
+        reached = np.flatnonzero(means >= target - ROUNDING)
         return (int(reached[0]) + WINDOW, self.seconds[reached[0] + WINDOW - 1]) if reached.size else None
 
 
@@ -66,7 +67,7 @@ def train_sb3_ppo(
                     result.returns.append(float(info["episode"]["r"]))
                     result.seconds.append(time.perf_counter() - started)
             recent = result.returns[-WINDOW:]
-            reached = target is not None and len(recent) == WINDOW and sum(recent) / WINDOW >= target
+            reached = target is not None and len(recent) == WINDOW and sum(recent) / WINDOW >= target - ROUNDING
             return len(result.returns) < num_episodes and not reached
 
     def make() -> gym.Env[Any, Any]:

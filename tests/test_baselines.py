@@ -10,6 +10,9 @@ def test_episodes_to_a_target_are_read_from_the_running_mean():
     assert curve.episodes_to(1.0) == (10 + WINDOW, 10 + WINDOW - 1)
     assert curve.episodes_to(0.5) == (WINDOW, WINDOW - 1)
     assert curve.episodes_to(1.1) is None
+    # Fractions that add up to the target only but for rounding, whatever the order of the sum.
+    fractions = BaselineResult([0.0] * 7 + [0.1 * (k % 3) for k in range(WINDOW + 1)], [0.0] * (WINDOW + 8))
+    assert fractions.episodes_to(sum(fractions.returns[-WINDOW:]) / WINDOW) is not None
     assert BaselineResult([1.0], [0.0]).episodes_to(0.5) is None
 
 
