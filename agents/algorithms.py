@@ -13,7 +13,6 @@ class Algorithm:
     """One row: how rollouts become gradients. The defaults are PPO's, tuned on short string tasks.
 
     Attributes:
-        name: what the command calls it.
         episodes_per_update: whole episodes sampled between updates; at least 1.
         num_epochs: passes over them; at least 1. Schulman et al. 2017, arXiv:1707.06347, section 5.
         num_minibatches: optimizer steps a pass; at least 1.
@@ -29,7 +28,6 @@ class Algorithm:
         max_grad_norm: the gradient is scaled down to this global norm, above 0; the same list, detail 11.
     """
 
-    name: str = "ppo"
     episodes_per_update: int = 64
     num_epochs: int = 4
     num_minibatches: int = 4
@@ -51,8 +49,6 @@ class Algorithm:
         """
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
-            if name == "name":
-                continue
             if name in _COUNTS:
                 _require(isinstance(value, int) and value >= 1, name, "an integer of at least 1", value)
             elif name in _FRACTIONS:
@@ -68,4 +64,5 @@ def _require(holds: bool, name: str, what: str, value: object) -> None:
         raise ValueError(f"{name} must be {what}, got {value}; leave it out for the default")
 
 
+#: What the command calls each row.
 ALGORITHMS = {"ppo": Algorithm()}

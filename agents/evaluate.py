@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,17 @@ def load_run(run_dir: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        ValueError: when the directory holds no run, or one that has not finished.
+        ValueError: when the directory holds no run, one that has not finished, or a config.json that is none.
     """
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"run_dir must hold a run, got {run_dir}, which has no config.json; name the run's directory")
     if not (run_dir / "final").is_dir():
         raise ValueError(f"run_dir must hold a finished run, got {run_dir}, which has no final/; train with --resume")
-    settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-    algorithm = Algorithm(**settings.pop("algorithm"))
-    known = {field.name for field in fields(TrainConfig)}
-    return Run(run_dir, TrainConfig(algorithm=algorithm, **{k: v for k, v in settings.items() if k in known}))
+    try:
+        settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+        return Run(run_dir, TrainConfig(**{**settings, "algorithm": Algorithm(**settings["algorithm"])}))
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
 
 
 def held_out_envs(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int) -> tuple[VectorEnv[Any, Any, Any], str]:
