@@ -1,5 +1,6 @@
 # The README's two commands are `make demo` and `make test`.
 PYTHON ?= python3
+SEED ?= 0
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
@@ -10,6 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "textenvs needs Python 3.11 or newer, got %d.%d; set PYTHON=" % sys.version_info[:2])'
+	@echo 'installing into .venv (a few minutes)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@
@@ -17,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 install: .venv/installed
 
 demo: install
-	$(BIN)/python -m agents.demo --run-dir runs/demo
+	$(BIN)/python -m agents.demo --run-dir runs/demo-$(SEED) --seed $(SEED)
 
 lint: install
 	$(BIN)/ruff check .
