@@ -66,7 +66,7 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
         env_id: a registered id.
         env_kwargs: keyword arguments of the environment.
     """
-    env: Any = _make(env_id, env_kwargs).unwrapped
+    env: Any = _make(env_id, env_kwargs, ours=True).unwrapped
     rules, console = env.rules, Console(highlight=False)
     module = sys.modules[type(rules.task).__module__]
     console.print(f"[bold]{escape(env_id)}[/bold]  {escape(type(rules.task).__doc__ or '')}", soft_wrap=True)
@@ -119,13 +119,15 @@ def play(
     from agents.play import play_human, play_policy, play_run
 
     _at_least_one("--episodes", episodes)
+    _not_negative("--seed", seed)
     if Path(target).is_dir():
         if policy is not None:
             raise UsageError(f"--policy must be left out for a run directory, got {policy!r}; the run's policy plays")
         play_run(Path(target), episodes=episodes, seed=seed)
     elif policy in (None, "human"):
-        play_human(_make(target, env_kwargs), episodes=episodes, seed=seed)
+        play_human(_make(target, env_kwargs, ours=True), episodes=episodes, seed=seed)
     else:
+        _make(target, env_kwargs, ours=True)
         play_policy(target, _json_object(env_kwargs), str(policy), episodes=episodes, seed=seed)
 
 
@@ -162,7 +164,9 @@ def train(
     from agents.train import TrainConfig
     from agents.train import train as run
 
-    _make(env_id, env_kwargs)
+    _at_least_one("--episodes", episodes)
+
+    _make(env_id, env_kwargs, ours=True)
     config = TrainConfig(
         env_id=env_id,
         env_kwargs=_json_object(env_kwargs),
@@ -204,6 +208,7 @@ def evaluate(
     from agents.evaluate import evaluate_run
 
     _at_least_one("--episodes", episodes)
+    _not_negative("--seed", seed)
     kwargs = None if env_kwargs is None else _json_object(env_kwargs)
     result = evaluate_run(
         Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, greedy=greedy, samples=samples
@@ -248,20 +253,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(_fail(error, 2)) from None
 
 
-def _make(env_id: str, env_kwargs: str) -> gym.Env[Any, Any]:
+def _make(env_id: str, env_kwargs: str, *, ours: bool = False) -> gym.Env[Any, Any]:
     kwargs = _json_object(env_kwargs)
     try:
-        return gym.make(env_id, **kwargs)
+        env = gym.make(env_id, **kwargs)
     except gym.error.UnregisteredEnv:
         known = [entry.id for entry in textenvs.ENTRIES]
         raise UsageError(f"no environment has the id {env_id!r}; {textenvs.near_miss(env_id, known)}") from None
+    if ours and "textgen" not in env.metadata:
+        raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; see `textenvs list`")
+    return env
 
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--env-kwargs must be JSON, got {text!r}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--env-kwargs must be JSON, got {text[:200]!r}: {error}") from None
     if not isinstance(value, dict):
         raise UsageError(f"--env-kwargs must be a JSON object, got {text!r}; for example '{{\"length\": 4}}'")
     return value
@@ -270,6 +278,11 @@ def _json_object(text: str) -> dict[str, Any]:
 def _at_least_one(flag: str, value: int) -> None:
     if value < 1:
         raise UsageError(f"{flag} must be at least 1, got {value}")
+
+
+def _not_negative(flag: str, value: int) -> None:
+    if value < 0:
+        raise UsageError(f"{flag} must not be negative, got {value}")
 
 
 def _print_json(value: Any) -> None:

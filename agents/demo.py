@@ -42,7 +42,8 @@ COLUMNS = {
     "tokens_per_second": "tok/s",
 }
 CAPTION = (
-    "reward: the classifier's, mean ± standard error; judge: VADER, which training never saw; KL: nats an episode from "
+    "reward: the classifier's, mean ± standard error; judge: VADER, not trained on (but it filtered the rows the "
+    "classifier learnt from); KL: nats an episode from "
     "the start (best of 8: its bound); perpl.: of the continuations under the start; dist-2: different bigrams; "
     "length: tokens"
 )

@@ -69,3 +69,15 @@ def test_a_refused_reset_leaves_the_running_episode_as_it_was(options: dict[str,
         batch.reset(options=options)
     infos = batch.step(np.full(2, env.action_space.n - 1))[4]
     np.testing.assert_array_equal(infos["problem"], start["problem"])
+
+
+@pytest.mark.parametrize("env_id", ["textenvs/Copy-v0", "TextGen-v0"])
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'.*")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_stable_baselines3_takes_an_id(env_id: str) -> None:
+    """SB3 asks for pixels first and must be told no in the way that it understands."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    assert make_vec_env(env_id, 2).num_envs == 2
+    PPO("MlpPolicy", env_id, n_steps=8, batch_size=8, device="cpu").learn(8)

@@ -146,10 +146,12 @@ def test_info_never_holds_the_reference() -> None:
         ({"stop": ["ab"]}, "single token"),
         ({"stop": [99]}, r"\[0, 10\), got 99"),
         ({"split": "test"}, "train, heldout, all, got 'test'"),
-        ({"length": 0}, "length must be an int of at least 1, got 0"),
+        ({"length": 0}, r"length must be an int in \[1, 1000\], got 0"),
         ({"alphabet": "aab"}, "distinct characters"),
         ({"length": 1, "alphabet": "ab"}, "fewer than 10 problems"),
-        ({"render_mode": "rgb"}, "render_mode"),
+        ({"length": 5000}, "got 5000"),
+        ({"mask_keys": ["rllib"]}, "mask_keys must be"),
+        ({"stop": [True]}, "got True"),
     ],
 )
 def test_bad_arguments_name_the_value_and_the_remedy(kwargs: dict[str, Any], words: str) -> None:
@@ -166,6 +168,10 @@ def test_bad_arguments_name_the_value_and_the_remedy(kwargs: dict[str, Any], wor
         ({"task": "copy", "reward": 3}, "a name, a function or a Reward"),
         ({"task": "copy", "reward": textenvs.ExactMatch}, "pass an instance"),
         ({"task": "copy", "vocab": 3}, "a path or a Vocab"),
+        ({"task": "copy", "render_mode": "rgb_array"}, "there are no pixels"),
+        ({"task": "copy", "stop": "ab"}, "stop must be a list"),
+        ({"task": "copy", "dense": "false"}, "dense must be True or False"),
+        ({"prompts": 5}, "prompts must be a list"),
         ({"task": "copy", "prompts": ["a"]}, "'prompts' is not a setting of task 'copy'"),
     ],
 )
@@ -212,6 +218,70 @@ def test_a_reward_that_breaks_its_promise_is_named(value: Any, error: type[Excep
     env.reset(options={"prompt": "abcd="})
     with pytest.raises(error, match=words):
         env.step(9)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"_hidden": np.zeros(1)}, "must not name a part '_hidden'"),
+        ({"status": np.zeros(1)}, "must not name a part 'status'"),
+        ({"pair": np.zeros(2)}, "'pair' 1 finite values"),
+        ({"nothing": np.array([np.nan])}, "'nothing' 1 finite values"),
+    ],
+)
+def test_parts_are_checked_too(parts: dict[str, Any], words: str) -> None:
+    class Broken(textenvs.Reward):
+        name = "broken"
+
+        def __call__(self, problems: Any, responses: Any) -> textenvs.Scores:
+            return textenvs.Scores(np.zeros(1), parts)
+
+    env = gym.make("textenvs/Copy-v0", reward=Broken())
+    env.reset(options={"prompt": "abcd="})
+    with pytest.raises(ValueError, match=words):
+        env.step(9)
+
+
+def test_turns_are_spelt_by_a_tokenizer_as_by_characters() -> None:
+    """The end token closes the last turn without being one of its tokens: a tokenizer has nothing to decode there."""
+    seen: list[Any] = []
+
+    class Echo(textenvs.Task):
+        reward, max_new_tokens, max_prompt_tokens = "exact_match", 12, 4
+
+        def __init__(self) -> None:
+            self.vocab = textenvs.make_task("continuation").vocab
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, k: int) -> textenvs.Problem:
+            return textenvs.Problem("The food")
+
+        def reply(self, problem: textenvs.Problem, turns: Any) -> str | None:
+            return " was good" if len(turns) == 1 else None
+
+    def watch(problem: textenvs.Problem, text: str) -> float:
+        return 1.0
+
+    class Watch(textenvs.FunctionReward):
+        def __call__(self, problems: Any, responses: textenvs.Responses) -> textenvs.Scores:
+            seen.append(responses.turns)
+            return super().__call__(problems, responses)
+
+    task = Echo()
+    eos, yes = task.vocab.eos_id, task.vocab.encode(" yes").tolist()
+    play(gym.make("TextGen-v0", task=task, reward=Watch(watch)), [*yes, eos, *yes, eos], seed=0)
+    assert seen == [[[" yes", " was good", " yes"]]]
+
+
+def test_an_empty_task_is_named() -> None:
+    class Empty(GuessingGame):
+        def __len__(self) -> int:
+            return 0
+
+    with pytest.raises(ValueError, match="at least one problem, got none in Empty"):
+        TextGenEnv(task=Empty())
 
 
 def test_a_function_that_returns_no_number_is_named() -> None:

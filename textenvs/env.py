@@ -77,7 +77,8 @@ class TextGenEnv(gym.Env[Any, Any]):
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
         if render_mode not in (None, "ansi", "human"):
-            raise ValueError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
+            # A TypeError, because SB3 tries "rgb_array" first and goes on without it on that error only.
+            raise TypeError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}; there are no pixels")
         self.render_mode = render_mode
         self.rules = rules = Rules(**kwargs)
         self.metadata = {**type(self).metadata, "textgen": rules.metadata}  # type: ignore[misc]
@@ -92,7 +93,9 @@ class TextGenEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         rules, options = self.rules, options or {}
         if set(options) not in OPTIONS:
-            raise ValueError(f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(options)))}")
+            raise ValueError(
+                f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(options, key=str)))}"
+            )
         if "prompt" in options:
             number, start = -1, rules.start_prompt(options["prompt"])
         else:

@@ -7,7 +7,7 @@ pad and the remaining budget is visible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,8 @@ class Rules:
         **settings: Any,
     ) -> None:
         self.task = _resolve_task(task, prompts, settings)
+        if len(self.task) == 0:
+            raise ValueError(f"task must hold at least one problem, got none in {type(self.task).__name__}; add one")
         self.vocab = as_vocab(self.task.vocab if vocab is None else vocab)
         self.reward = as_reward(self.task.reward if reward is None else reward)
         self.num_tokens = self.vocab.num_tokens
@@ -70,6 +72,10 @@ class Rules:
         budget = self.task.max_new_tokens if max_new_tokens is None else max_new_tokens
         self.max_new_tokens = _at_least_one("max_new_tokens", budget)
         self.width = self.max_prompt_tokens + self.max_new_tokens
+        if isinstance(stop, str) or not isinstance(stop, Iterable):
+            raise TypeError(f"stop must be a list of ids or single-token strings, got {stop!r}; put it in a list")
+        if not isinstance(dense, (bool, np.bool_)):
+            raise TypeError(f"dense must be True or False, got {dense!r}")
         self.stop_ids = tuple(sorted({self.vocab.token_id(token) for token in stop} - {self.vocab.eos_id}))
         self.dense = bool(dense)
         self.has_replies = type(self.task).reply is not Task.reply
@@ -247,7 +253,7 @@ class Rules:
             raise ValueError(f"observation must be 'tokens' or 'onehot', got {self.observation!r}")
         if self.mask_keys is None:
             return space
-        if self.mask_keys not in MASK_KEYS:
+        if self.mask_keys not in tuple(MASK_KEYS):
             raise ValueError(f"mask_keys must be None or one of {', '.join(MASK_KEYS)}, got {self.mask_keys!r}")
         key, mask_key = MASK_KEYS[self.mask_keys]
         return spaces.Dict({key: space, mask_key: spaces.Box(0, 1, (self.num_tokens,), np.int8)})
@@ -291,7 +297,7 @@ def _checked(scores: Any, problems: Sequence[Problem], name: str) -> Scores:
     if not isinstance(scores, Scores):
         raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
     values = np.asarray(scores.values)
-    if values.shape != (len(problems),) or not np.issubdtype(values.dtype, np.number):
+    if values.shape != (len(problems),) or values.dtype.kind not in "biuf":
         raise ValueError(
             f"reward {name} must return {len(problems)} numbers, one a response, got shape {values.shape} "
             f"of {values.dtype}"
@@ -307,7 +313,12 @@ def _checked(scores: Any, problems: Sequence[Problem], name: str) -> Scores:
             f"reward {name} must be finite, got {values[bad[0]]} for the problem with prompt "
             f"{problems[bad[0]].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
         )
-    if reserved := set(scores.parts) & set(INFO_KEYS):
-        raise ValueError(f"reward {name} must not name a part {', '.join(reserved)}: info uses it; rename the part")
-    values = np.where(judged, values, 0.0)
-    return Scores(values, {part: np.asarray(column, dtype=np.float64) for part, column in scores.parts.items()}, status)
+    parts = {part: np.asarray(column, dtype=np.float64) for part, column in scores.parts.items()}
+    for part, column in parts.items():
+        if part in INFO_KEYS or part.startswith("_"):
+            raise ValueError(f"reward {name} must not name a part {part!r}: info uses such names; rename the part")
+        if column.shape != values.shape or not np.isfinite(column[judged]).all():
+            raise ValueError(
+                f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
+            )
+    return Scores(np.where(judged, values, 0.0), parts, status)

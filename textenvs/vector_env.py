@@ -46,10 +46,10 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         if render_mode is not None:
             raise ValueError(f"render_mode must be None in a batch, got {render_mode!r}; render one env of gym.make")
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be an int of at least 1, got {num_envs!r}")
         self.rules = rules = Rules(**kwargs)
-        self.num_envs = num_envs
+        self.num_envs = int(num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "textgen": rules.metadata}  # type: ignore[misc]
         self.single_observation_space = rules.observation_space

@@ -68,8 +68,8 @@ class Vocab(ABC):
             if len(ids) != 1:
                 raise ValueError(f"token must be a single token, got {token!r} which is {len(ids)}; give its ids")
             return int(ids[0])
-        if not 0 <= token < self.num_tokens:
-            raise ValueError(f"token must be an id in [0, {self.num_tokens}), got {token}; give an id or a symbol")
+        if isinstance(token, bool) or not isinstance(token, (int, np.integer)) or not 0 <= token < self.num_tokens:
+            raise ValueError(f"token must be an id in [0, {self.num_tokens}), got {token!r}; give an id or a symbol")
         return int(token)
 
 
@@ -146,7 +146,10 @@ class TokenizerVocab(Vocab):
 
     def encode(self, text: str) -> IntArray:
         """See `Vocab.encode`."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        try:
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        except TypeError:
+            raise ValueError(f"text must be valid Unicode without lone surrogates, got {text[:80]!a}") from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Vocab.decode`."""

@@ -71,8 +71,11 @@ class Responses:
         """Per row, its turns as text: agent, reply, agent, ...; one turn where the task never replies."""
         if not self.turn_ends:
             return [[text] for text in self.texts]
-        rows = zip(self.token_ids.tolist(), self.turn_ends, strict=True)
-        return [[self.vocab.decode(ids[a:b]) for a, b in zip((0, *ends), ends, strict=False)] for ids, ends in rows]
+        rows = zip(self.token_ids.tolist(), self.lengths.tolist(), self.turn_ends, strict=True)
+        # The last turn may end with the end token, which is not among the tokens.
+        return [
+            [self.vocab.decode(ids[:n][a:b]) for a, b in zip((0, *ends), ends, strict=False)] for ids, n, ends in rows
+        ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Also home of the prompt-file reader, for prompts of your own.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Continuation(Task):
     ) -> None:
         check_split(split)
         self.vocab = TokenizerVocab(ASSETS / "tokenizer.json")
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or threshold != threshold:
+            raise ValueError(f"threshold must be a number, got {threshold!r}; the usual one is 0.5")
         self.threshold = float(threshold)
         if prompts is None:
             packs = {name: read_prompts(ASSETS / f"prompts_{name}.jsonl") for name in ("train", "heldout")}
@@ -55,6 +57,8 @@ class Continuation(Task):
             )
         elif isinstance(prompts, (str, Path)):
             self._problems = read_prompts(prompts)
+        elif not isinstance(prompts, Iterable):
+            raise TypeError(f"prompts must be a list of texts or a file, got {prompts!r}; pass [text] for one")
         else:
             self._problems = [_problem(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
         if not self._problems:
@@ -77,7 +81,7 @@ def read_prompts(path: str | Path) -> list[Problem]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(
-            f"prompts must be a list of texts or a file, got {str(path)!r} which does not exist; "
+            f"prompts must be a list of texts or a file, got {str(path)!r} which is no file; "
             "pass [text] for a single prompt"
         )
     if (size := file.stat().st_size) > MAX_FILE_BYTES:

@@ -20,13 +20,15 @@ from textenvs.vocab import CharVocab
 
 #: A generated task holds at most this many problems (all of them, if there are fewer).
 MAX_PROBLEMS = 10_000
+#: Longer inputs would be numbers that Python does not print.
+MAX_LENGTH = 1_000
 
 
 class StringTask(Task):
     """What the string tasks share.
 
     Args:
-        length: number of symbols in the longest input, at least 1.
+        length: number of symbols in the longest input, 1 to 1,000.
         alphabet: distinct characters other than `=`, at least 2.
         split: "train" (the first four fifths of the problems, in a fixed shuffled order), "heldout" or "all".
     """
@@ -34,10 +36,11 @@ class StringTask(Task):
     reward = "position_match"
 
     def __init__(self, *, length: int = 4, alphabet: str = "abcdefgh", split: str = "train") -> None:
-        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-            raise ValueError(f"length must be an int of at least 1, got {length!r}; the usual one is 4")
+        if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or not 1 <= length <= MAX_LENGTH:
+            raise ValueError(f"length must be an int in [1, {MAX_LENGTH}], got {length!r}; the usual one is 4")
         if not isinstance(alphabet, str) or len(alphabet) < 2 or len(set(alphabet)) < len(alphabet) or "=" in alphabet:
             raise ValueError(f"alphabet must be at least 2 distinct characters without '=', got {alphabet!r}")
+        length = int(length)
         self.length, self.alphabet, self.split = length, alphabet, check_split(split)
         self.vocab = CharVocab(alphabet + "=")
         self.max_prompt_tokens = self.max_new_tokens = length + 1
