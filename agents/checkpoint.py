@@ -7,6 +7,7 @@ read only when every byte has the hash its manifest names.
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,30 @@ from safetensors.torch import load_file, save_file
 
 FORMAT = 1
 NUM_KEPT = 2  # the newest, and one to fall back on
+_NAME = r"step_([0-9]{6,})"
+_READ_ON_RESUME = ("state.json", "optimizer.safetensors", "policy/model.safetensors", "policy/value_head.safetensors")
+
+
+def write_directory(final: Path, write: Callable[[Path], None]) -> None:
+    """Make a directory, or replace it, so that its name never stands for half of it.
+
+    Every file fsynced, then every directory; then renamed, and the parent fsynced.
+
+    Args:
+        final: the directory; its siblings .tmp and .trash are this function's.
+        write: fills the directory it is given.
+    """
+    temporary = final.with_name(f"{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
+    temporary.mkdir(parents=True)
+    write(temporary)
+    for path in sorted(temporary.rglob("*"), key=lambda path: (path.is_dir(), path)):
+        _fsync(path)
+    _fsync(temporary)
+    if final.exists():
+        _delete(final)
+    temporary.rename(final)
+    _fsync(final.parent)
 
 
 def save_checkpoint(
@@ -30,52 +55,54 @@ def save_checkpoint(
 ) -> Path:
     """Write step_<step> below a folder, atomically, and delete all but the newest two.
 
-    Files first, each fsynced; the manifest last; the directory fsynced, renamed, and its parent fsynced.
-
     Args:
         folder: the run's checkpoints directory.
         step: number of updates done.
-        write_policy: writes the policy into the directory it is given.
+        write_policy: writes the policy, model.safetensors and value_head.safetensors, into the directory it is given.
         optimizer: its state and counters are kept exactly.
         state: JSON-able; everything else needed to go on.
 
     Returns:
         The checkpoint's directory.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{step:06d}"
-    temporary = folder / f"{final.name}.tmp-{os.getpid()}"
-    for leftover in folder.glob("step_*.*"):  # of a writer that was killed
+
+    def write(temporary: Path) -> None:
+        write_policy(temporary / "policy")
+        tensors, settings = _split_optimizer(optimizer)
+        save_file(tensors, temporary / "optimizer.safetensors")
+        _write_json(temporary / "state.json", {"step": step, "optimizer": settings, **state})
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        hashes = {path.relative_to(temporary).as_posix(): _sha256(path) for path in files}
+        _write_json(temporary / "manifest.json", {"format": FORMAT, "torch": torch.__version__, "files": hashes})
+
+    for leftover in _directories(folder, _NAME + r"\.(tmp|trash)"):  # of a writer that was killed
         shutil.rmtree(leftover)
-    temporary.mkdir()
-    write_policy(temporary / "policy")
-    tensors, settings = _split_optimizer(optimizer)
-    save_file(tensors, temporary / "optimizer.safetensors")
-    _write_json(temporary / "state.json", {"step": step, "optimizer": settings, **state})
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    hashes = {str(path.relative_to(temporary)): _sha256(path) for path in files}
-    for path in files:
-        _fsync(path)
-    _write_json(temporary / "manifest.json", {"format": FORMAT, "torch": torch.__version__, "files": hashes})
-    for path in (temporary / "manifest.json", temporary / "policy", temporary):
-        _fsync(path)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    _fsync(folder)
-    for old in _checkpoints(folder)[:-NUM_KEPT]:
-        # Renamed first: a half-deleted directory must not look like a checkpoint.
-        trash = old.rename(old.with_name(old.name + ".trash"))
-        shutil.rmtree(trash)
+    final = folder / f"step_{step:06d}"
+    write_directory(final, write)
+    for old in _directories(folder, _NAME)[:-NUM_KEPT]:
+        _delete(old)
     return final
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose manifest verifies, or None; warn about each newer one that does not."""
-    for path in reversed(_checkpoints(folder)):
+    """Return the newest checkpoint whose manifest verifies, None without any; warn about each newer damaged one.
+
+    Raises:
+        ValueError: when there are checkpoints but all are damaged: starting again would cut the run's records.
+    """
+    damaged: list[str] = []
+    for path in reversed(_directories(folder, _NAME)):
         problem = _problem(path)
         if problem is None:
+            for text in damaged:
+                warnings.warn(f"checkpoint {text}; using the one before it", stacklevel=2)
             return path
-        warnings.warn(f"checkpoint {path.name} is damaged: {problem}; using the one before it", stacklevel=2)
+        damaged.append(f"{path.name} is damaged: {problem}")
+    if damaged:
+        raise ValueError(
+            f"checkpoints must hold a whole one, got none in {folder}, the newest, {damaged[0]}; "
+            "restore it from a copy or train in a new run_dir"
+        )
     return None
 
 
@@ -100,10 +127,18 @@ def parameter_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """Return the finished checkpoint directories, oldest first."""
-    found = [path for path in folder.glob("step_*") if path.is_dir() and path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+def _directories(folder: Path, pattern: str) -> list[Path]:
+    """Return the directories whose whole name matches a pattern that starts with _NAME, oldest step first."""
+    matches = {path: re.fullmatch(pattern, path.name) for path in folder.glob("step_*") if path.is_dir()}
+    steps = {path: int(match[1]) for path, match in matches.items() if match}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def _delete(path: Path) -> None:
+    """Delete a directory, renamed first: half of it must not look like the whole."""
+    trash = path.with_name(f"{path.name}.trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    shutil.rmtree(path.rename(trash))
 
 
 def _problem(path: Path) -> str | None:
@@ -114,7 +149,10 @@ def _problem(path: Path) -> str | None:
         return "manifest.json is missing or not JSON"
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return f"manifest.json must have format {FORMAT}"
-    for name, expected in manifest["files"].items():
+    hashes = manifest.get("files")
+    if not isinstance(hashes, dict) or not hashes.keys() >= set(_READ_ON_RESUME):
+        return f"manifest.json must name the files {', '.join(_READ_ON_RESUME)}"
+    for name, expected in hashes.items():
         if not (path / name).is_file():
             return f"{name} is missing"
         if _sha256(path / name) != expected:

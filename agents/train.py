@@ -15,7 +15,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from agents.algorithms import Algorithm
-from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint
+from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint, write_directory
 from agents.lm import LMPolicy
 from agents.returns import explained_variance, masked_mean, masked_sum
 from agents.rollout import Rollout, collect
@@ -24,7 +24,7 @@ from agents.update import Batch, accumulate_gradients, make_batch, minibatches, 
 
 TINY_MODEL = Path(__file__).parent / "assets" / "tiny"
 MAX_RATIO_ERROR = 1e-4  # float32: sampler and update may differ by rounding only
-_FREE_ON_RESUME = {"num_envs", "checkpoint_every"}  # change no result
+_FREE_ON_RESUME = {"checkpoint_every"}  # changes no result
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrainConfig:
         model: "scratch" for a random tiny LM, "tiny" for the shipped one, or a directory or hub id to start from.
         model_kwargs: settings of a scratch LM, see `LMPolicy.from_config`.
         num_episodes: episodes to train for, at least 1.
-        num_envs: episodes sampled side by side, at least 1; changes the speed, not the result.
+        num_envs: episodes sampled side by side, at least 1; changes the speed; results up to rounding.
         seed: of everything random, at least 0.
         temperature: of the policy wherever its probabilities are computed, above 0.
         checkpoint_every: updates between checkpoints, at least 1.
@@ -71,8 +71,28 @@ class TrainConfig:
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Make the vector env that `collect` needs."""
-    return gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="Disabled", **env_kwargs)
+    """Make the vector env that `collect` and a language model need.
+
+    Raises:
+        ValueError: for an env that is not of text, or whose observation is not the int64 tokens (P + T,).
+    """
+    not_text = f"env_id must be a text environment (metadata['textgen']), got {env_id!r}; see `textenvs list`"
+    try:
+        envs = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="Disabled", **env_kwargs)
+    except TypeError as error:
+        # Text envs have their own vector env; others know the autoreset mode under no, or another, argument.
+        if "autoreset_mode" not in str(error):
+            raise
+        raise ValueError(not_text) from error
+    if "textgen" not in envs.metadata:
+        raise ValueError(not_text)
+    metadata, space = envs.metadata["textgen"], envs.single_observation_space
+    if space.dtype != np.int64 or space.shape != (metadata["max_prompt_tokens"] + metadata["max_new_tokens"],):
+        raise ValueError(
+            "observation must be 'tokens' without mask_keys for a language model, "
+            f"got {space} from {dict(env_kwargs)}; leave them out"
+        )
+    return envs
 
 
 def start_policy(config: TrainConfig, metadata: Mapping[str, Any]) -> LMPolicy:
@@ -97,7 +117,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         and, when finished, final/.
 
     Raises:
-        ValueError: for a directory that holds a run already, or a resume with other settings.
+        ValueError: for an env without token observations, a run_dir that is a file or holds a run already, a resume
+            with other settings, or one whose checkpoints are all damaged.
         RuntimeError: when scoring fails for a whole update.
     """
     algorithm = config.algorithm
@@ -168,7 +189,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
         log.close()
         envs.close()
-    policy.save(run_dir / "final")
+    write_directory(run_dir / "final", policy.save)
     return run_dir
 
 
@@ -206,6 +227,8 @@ def _start_checks(policy: LMPolicy, reference: LMPolicy, rollout: Rollout) -> di
 
 def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
     """Make the run directory with config.json, or see that the run in it is the one to resume."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"run_dir must be a directory, got {run_dir}, which is a file; name another")
     path = run_dir / "config.json"
     text = json.dumps(asdict(config), indent=1, default=repr) + "\n"
     if not path.exists():

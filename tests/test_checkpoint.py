@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint
+from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint, write_directory
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def save(folder, step, trained):
     def write_policy(path):
         path.mkdir()
         save_file(model.state_dict(), path / "model.safetensors")
+        save_file({"weight": torch.ones(1)}, path / "value_head.safetensors")
 
     return save_checkpoint(folder, step, write_policy=write_policy, optimizer=optimizer, state={"note": step})
 
@@ -45,11 +46,35 @@ def test_optimizer_and_state_come_back_exactly(tmp_path, trained):
 
 
 def test_the_newest_two_are_kept_and_nothing_else(tmp_path, trained):
-    (tmp_path / "step_000009.tmp-77").mkdir()
+    (tmp_path / "step_000009.tmp").mkdir()
     (tmp_path / "step_000003.trash").mkdir()
     for step in (1, 2, 10, 100):
         save(tmp_path, step, trained)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000010", "step_000100"]
+
+
+def test_what_is_not_a_checkpoint_is_neither_read_nor_deleted(tmp_path, trained):
+    files = ("step_notes.txt", "step_000008", "step_000007.tmp")
+    directories = ("step_²", "step_٣٣٣٣٣٣", "step_12", "step_000009.old")
+    for name in files:
+        (tmp_path / name).write_text("mine")
+    for name in directories:
+        (tmp_path / name).mkdir()
+    for step in (1, 2, 3):
+        save(tmp_path, step, trained)
+    assert {path.name for path in tmp_path.iterdir()} == {*files, *directories, "step_000002", "step_000003"}
+    assert latest_checkpoint(tmp_path) == tmp_path / "step_000003"
+
+
+def without(name):
+    """Take one file out of a manifest, as if it had never been written."""
+
+    def damage(path):
+        manifest = json.loads(path.read_text())
+        del manifest["files"][name]
+        path.write_text(json.dumps(manifest))
+
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -60,6 +85,13 @@ def test_the_newest_two_are_kept_and_nothing_else(tmp_path, trained):
         ("state.json", lambda path: path.write_text(path.read_text().replace("2", "3"))),
         ("manifest.json", lambda path: path.write_text("{")),
         ("manifest.json", lambda path: path.write_text(json.dumps({"format": 99, "files": {}}))),
+        ("manifest.json", lambda path: path.write_text(json.dumps({"format": 1}))),
+        ("manifest.json", lambda path: path.write_text(json.dumps({"format": 1, "files": ["state.json"]}))),
+        ("manifest.json", lambda path: path.write_text(json.dumps({"format": 1, "files": {}}))),
+        ("manifest.json", without("state.json")),
+        ("manifest.json", without("optimizer.safetensors")),
+        ("manifest.json", without("policy/model.safetensors")),
+        ("manifest.json", without("policy/value_head.safetensors")),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, trained, name, damage):
@@ -69,14 +101,34 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, trained
         assert latest_checkpoint(tmp_path) == first
 
 
-def test_without_a_whole_checkpoint_there_is_none(tmp_path, trained):
+def test_checkpoints_that_are_all_damaged_are_refused(tmp_path, trained):
+    for step in (1, 2):
+        (save(tmp_path, step, trained) / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"step_000002 is damaged: manifest.json .*; restore it from a copy"):
+        latest_checkpoint(tmp_path)
+
+
+def test_without_a_checkpoint_there_is_none(tmp_path, trained):
     assert latest_checkpoint(tmp_path / "nowhere") is None
     path = save(tmp_path, 1, trained)
-    path.rename(tmp_path / "step_000001.tmp-99")
+    path.rename(tmp_path / "step_000001.tmp")
     assert latest_checkpoint(tmp_path) is None
 
 
-def test_files_then_manifest_then_directory_then_rename_then_parent(tmp_path, trained, monkeypatch):
+def test_a_writer_that_is_stopped_leaves_what_was_there(tmp_path):
+    def write(path):
+        (path / "new").write_text("half")
+        raise KeyboardInterrupt
+
+    for there in ([], ["old"]):
+        with pytest.raises(KeyboardInterrupt):
+            write_directory(tmp_path / "final", write)
+        assert [path.name for path in (tmp_path / "final").glob("*")] == there
+        write_directory(tmp_path / "final", lambda path: (path / "old").write_text("whole"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["final", "old"]
+
+
+def test_files_then_directories_then_rename_then_parent(tmp_path, trained, monkeypatch):
     """What a power cut needs: nothing is renamed before it is on disk. fsync is recorded, not trusted."""
     events = []
     real_rename, real_open, names = type(tmp_path).rename, os.open, {}
@@ -94,8 +146,9 @@ def test_files_then_manifest_then_directory_then_rename_then_parent(tmp_path, tr
     monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(names[descriptor]))
     monkeypatch.setattr(type(tmp_path), "rename", record_rename)
     save(tmp_path / "checkpoints", 1, trained)
-    assert sorted(events[:3]) == ["model.safetensors", "optimizer.safetensors", "state.json"]
-    assert events[3:] == ["manifest.json", "policy", "step_000001", "rename", "checkpoints"]
+    files = ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json", "value_head.safetensors"]
+    assert sorted(events[:5]) == files
+    assert events[5:] == ["policy", "step_000001", "rename", "checkpoints"]
 
 
 def test_parameter_hash_sees_every_bit(trained):

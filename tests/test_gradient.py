@@ -9,6 +9,7 @@ from small import ragged_envs, tiny_lm
 
 from agents.algorithms import Algorithm
 from agents.lm import LMPolicy
+from agents.returns import gae, masked_whiten
 from agents.rollout import Rollout, collect
 from agents.update import accumulate_gradients, make_batch, micro_batches
 
@@ -132,6 +133,34 @@ def test_kl_penalty_has_the_gradient_of_the_kl(monkeypatch):
         accumulate_gradients(policy, batch, np.array([i]), algorithm)
         total -= 3 * p * trunk_gradient(policy)
     torch.testing.assert_close(total, exact, atol=1e-5, rtol=1e-4)
+
+
+def test_the_whole_loss_has_the_gradient_of_its_formula():
+    """All coefficients count, ratios are off 1 and some clipped, and the step has only some of the rollout's rows."""
+    envs = ragged_envs(6)
+    policy, reference = tiny_lm(envs, init_std=0.5), tiny_lm(envs, init_std=0.5, seed=1)
+    torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
+    rollout, rows = collect(envs, policy, num_episodes=14, seed=0), np.arange(3, 12)
+    rollout.log_probs[:] += np.random.default_rng(0).normal(0, 0.3, rollout.log_probs.shape).astype(np.float32)
+    algorithm = Algorithm(clip_range=0.2, value_coef=0.7, entropy_coef=0.4, kl_coef=0.3, gamma=0.9, gae_lambda=0.8)
+    ref_log_probs = reference.evaluate(rollout, np.arange(14))[0].detach()
+    policy.zero_grad()
+    metrics = accumulate_gradients(policy, make_batch(rollout, algorithm, ref_log_probs), rows, algorithm)
+    assert 0.1 < metrics["clip_fraction"] < 0.9
+    actual = [parameter.grad.clone() for parameter in policy.parameters()]
+
+    mask, old = torch.from_numpy(rollout.mask), torch.from_numpy(rollout.log_probs)
+    rewards = torch.from_numpy(rollout.rewards).float() - 0.3 * (old - ref_log_probs)
+    bootstrap = torch.from_numpy(rollout.bootstrap_values)
+    advantages, returns = gae(rewards, torch.from_numpy(rollout.values), mask, bootstrap, gamma=0.9, gae_lambda=0.8)
+    here = mask[rows]
+    A, R = masked_whiten(advantages, mask)[rows][here], returns[rows][here]
+    log_probs, values, entropies = (output[here] for output in policy.evaluate(rollout, rows))
+    r = (log_probs - old[rows][here]).exp()
+    surrogate = torch.minimum(r * A, r.clamp(0.8, 1.2) * A).mean()
+    loss = -surrogate + 0.7 * ((values - R) ** 2 / 2).mean() - 0.4 * entropies.mean()
+    for one, other in zip(actual, torch.autograd.grad(loss, list(policy.parameters())), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])

@@ -14,7 +14,8 @@ from agents.algorithms import ALGORITHMS, Algorithm
 from agents.checkpoint import parameter_hash
 from agents.lm import LMPolicy
 from agents.rollout import collect
-from agents.train import TrainConfig, train
+from agents.train import TrainConfig, make_envs, start_policy, train
+from agents.update import accumulate_gradients, make_batch, minibatches
 
 COPY = {"length": 2, "alphabet": "abcd", "dense": True}
 SMALL = Algorithm(episodes_per_update=16, num_epochs=2, num_minibatches=2, kl_coef=0.01)
@@ -110,6 +111,35 @@ def test_resume_drops_what_was_written_after_the_checkpoint(tmp_path, monkeypatc
     assert metrics_of(run(tmp_path / "broken", config, resume=True)) == metrics_of(straight)
 
 
+def test_an_interrupt_while_the_result_is_written_leaves_no_half_of_it(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, num_episodes=16)
+    save = LMPolicy.save
+
+    def save_half(self, folder):
+        save(self, folder)
+        if "final" in folder.name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LMPolicy, "save", save_half)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", config)
+    assert not (tmp_path / "run" / "final").exists()
+    monkeypatch.setattr(LMPolicy, "save", save)
+    run_dir = run(tmp_path / "run", config, resume=True)
+    assert final_hash(run_dir) == final_hash(run(tmp_path / "straight", config))
+    assert sorted(path.name for path in run_dir.glob("final*")) == ["final"]
+
+
+def test_resume_refuses_damaged_checkpoints_and_keeps_the_records(tmp_path):
+    config = dataclasses.replace(CONFIG, num_episodes=16)
+    run_dir = run(tmp_path / "run", config)
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    (run_dir / "checkpoints" / "step_000001" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="step_000001 is damaged"):
+        run(run_dir, config, resume=True)
+    assert (run_dir / "metrics.jsonl").read_bytes() == before != b""
+
+
 def test_resume_without_a_run_starts_at_the_beginning(tmp_path):
     assert final_hash(run(tmp_path / "new", resume=True)) == final_hash(run(tmp_path / "old"))
 
@@ -126,10 +156,62 @@ def test_a_run_is_never_overwritten_or_resumed_with_other_settings(tmp_path):
         run(run_dir)
     with pytest.raises(ValueError, match="num_episodes 16 -> 56; change them back"):
         run(run_dir, resume=True)
+    with pytest.raises(ValueError, match="num_envs 128 -> 5; change them back"):
+        run(run_dir, dataclasses.replace(CONFIG, num_episodes=16, num_envs=5), resume=True)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="run_dir must be new or empty"):
         run(tmp_path / "notes")
+    with pytest.raises(ValueError, match=r"run_dir must be a directory, got .*, which is a file; name another"):
+        run(tmp_path / "notes" / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "env_kwargs", "message"),
+    [
+        ("textenvs/Copy-v0", {"observation": "onehot"}, "observation must be 'tokens' without .*'onehot'}; leave them"),
+        ("textenvs/Copy-v0", {"mask_keys": "rllib"}, "observation must be 'tokens' without mask_keys .*; leave them"),
+        ("CartPole-v1", {}, r"env_id must be a text environment \(metadata\['textgen'\]\), got 'CartPole-v1'; see"),
+        ("MountainCar-v0", {}, "env_id must be a text environment"),
+    ],
+)
+def test_envs_a_language_model_cannot_read_are_refused_before_anything_is_written(
+    tmp_path, env_id, env_kwargs, message
+):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", dataclasses.replace(CONFIG, env_id=env_id, env_kwargs=env_kwargs))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_step_is_adams_on_the_clipped_gradient(tmp_path):
+    """A norm so small that Adam's epsilon counts: the step is lr g / (|g| + eps), with g scaled to max_grad_norm."""
+    algorithm = Algorithm(episodes_per_update=8, num_epochs=1, num_minibatches=1, max_grad_norm=1e-3, adam_epsilon=1e-4)
+    config = dataclasses.replace(CONFIG, algorithm=algorithm, num_episodes=8)
+    envs = make_envs(config.env_id, 8, config.env_kwargs)
+    policy = start_policy(config, envs.metadata["textgen"])
+    batch = make_batch(collect(envs, policy, num_episodes=8, seed=config.seed), algorithm)
+    accumulate_gradients(policy, batch, np.arange(8), algorithm)
+    norm = torch.cat([parameter.grad.flatten() for parameter in policy.parameters()]).norm()
+    assert norm > 0.01
+    trained = LMPolicy.from_pretrained(run(tmp_path / "run", config) / "final", envs.metadata["textgen"])
+    for before, after in zip(policy.parameters(), trained.parameters(), strict=True):
+        gradient = before.grad * 1e-3 / norm
+        expected = before - 1e-3 * gradient / (gradient.abs() + 1e-4)
+        torch.testing.assert_close(after, expected, atol=1e-6, rtol=0)
+
+
+def test_every_epoch_of_every_update_has_its_own_shuffle(tmp_path, monkeypatch):
+    orders = []
+
+    def record(*args, **kwargs):
+        parts = minibatches(*args, **kwargs)
+        orders.append(tuple(np.concatenate(parts)))
+        return parts
+
+    monkeypatch.setattr(agents.train, "minibatches", record)
+    run(tmp_path / "run", dataclasses.replace(CONFIG, num_episodes=48))
+    assert [sorted(order) for order in orders] == [list(range(16))] * 6
+    assert len(set(orders)) == 6
 
 
 def test_failed_scores_are_counted_and_never_learnt_from(tmp_path, monkeypatch):
