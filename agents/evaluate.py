@@ -20,6 +20,7 @@ from agents.update import rollout_log_probs
 
 # Training counts its episodes from 0: evaluation with the same seed must not replay them.
 FIRST_EPISODE = 2**40
+_FINAL = ("config.json", "model.safetensors", "value_head.safetensors", "textenvs.json")
 _INFO_KEYS = {"problem", "prompt", "response", "finish_reason", "is_success", "status"}
 
 
@@ -57,8 +58,11 @@ def load_run(run_dir: Path) -> Run:
     """
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"run_dir must hold a run, got {run_dir}, which has no config.json; name the run's directory")
-    if not (run_dir / "final").is_dir():
-        raise ValueError(f"run_dir must hold a finished run, got {run_dir}, which has no final/; train with --resume")
+    for name in _FINAL:
+        if not (run_dir / "final" / name).is_file():
+            raise ValueError(
+                f"run_dir must hold a finished run, got {run_dir}, which has no final/{name}; train with --resume"
+            )
     try:
         settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
         return Run(run_dir, TrainConfig(**{**settings, "algorithm": Algorithm(**settings["algorithm"])}))
@@ -126,8 +130,9 @@ def summarise(rollout: Rollout, *, reference: Learner | None = None) -> dict[str
 
     Returns:
         mean_return, stderr (of the mean), success_rate, num_episodes, mean_length (tokens), distinct_2 (different
-        bigrams over all bigrams), excluded_episodes, the mean of each part of the reward, and with a reference
-        kl_per_episode (nats, from the sampled tokens) and perplexity (of the responses under it, a token).
+        bigrams over all bigrams), excluded_episodes, the mean of each part of the reward over the episodes that have
+        it, and with a reference kl_per_episode (nats, from the sampled tokens) and perplexity (of the responses under
+        it, a token).
     """
     num_excluded = int(rollout.faulty.sum())
     rollout = rollout.select(~rollout.faulty)
@@ -148,7 +153,9 @@ def summarise(rollout: Rollout, *, reference: Learner | None = None) -> dict[str
         result["kl_per_episode"] = float((rollout.log_probs - ref_log_probs)[rollout.mask].sum() / count)
         result["perplexity"] = float(np.exp(-ref_log_probs[rollout.mask].mean()))
     names = sorted({name for info in rollout.infos for name in info} - _INFO_KEYS)
-    return result | {name: float(np.mean([info[name] for info in rollout.infos])) for name in names}
+    # An episode that a time limit cut was never scored, so it has no parts.
+    parts = {name: [info[name] for info in rollout.infos if name in info] for name in names}
+    return result | {name: float(np.mean(values)) for name, values in parts.items()}
 
 
 def distinct_2(rollout: Rollout) -> float:
@@ -194,14 +201,22 @@ def evaluate_run(
 
     Returns:
         JSON-able: split ("train" when the task has no held-out problems), and the numbers of `evaluate`.
+
+    Raises:
+        ValueError: for a run_dir, num_episodes or seed that cannot be evaluated.
+        OSError: when samples cannot be written.
     """
     run = load_run(run_dir)
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}; raise it")
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
     envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
     metadata = envs.metadata["textgen"]
     policy, reference = run.policy(metadata), run.reference(metadata)
+    if samples is not None:
+        samples.open("a", encoding="utf-8").close()  # a path that cannot be written fails now, not after the work
     result, rollout = evaluate(policy, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=greedy)
     envs.close()
     if samples is not None:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from agents.cache import SlotCache
 from agents.losses import entropy
 from agents.policy import Decisions
+from agents.pretrained import load_causal_lm, load_value_head, without_dropout
 from agents.rollout import Rollout
 
 MAX_LOGITS_BYTES = 256 * 2**20  # no (tokens, vocabulary) array of a forward or a backward is larger
@@ -137,7 +137,7 @@ class LMPolicy(nn.Module):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(_without_dropout(config), dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(without_dropout(config), dtype=torch.float32)
         return cls(model, metadata, temperature=temperature)
 
     @classmethod
@@ -150,33 +150,10 @@ class LMPolicy(nn.Module):
             temperature: see the constructor.
 
         Raises:
-            ValueError: for a directory without weights, or made for another vocabulary.
+            ValueError: for weights that are absent, damaged or not finite, or made for another vocabulary.
         """
-        folder = Path(name)
-        if folder.is_dir():
-            _check_folder(folder, metadata["vocab_sha256"])
-        elif folder.is_absolute() or str(name).startswith("."):
-            raise ValueError(
-                f"model must be a directory or a hub id, got {str(name)!r}, which does not exist; check the path"
-            )
-        disable_progress_bar()
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                name,
-                config=_without_dropout(config),
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        except OSError as error:
-            raise ValueError(
-                f"model must be a directory or a hub id with safetensors weights, got {str(name)!r}: "
-                f"{str(error).splitlines()[0]}; check the name and the network"
-            ) from error
-        policy = cls(model, metadata, temperature=temperature)
-        if (folder / "value_head.safetensors").is_file():
-            policy.value_head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        policy = cls(load_causal_lm(name, metadata), metadata, temperature=temperature)
+        load_value_head(name, policy.value_head)
         return policy
 
     def load(self, folder: Path) -> None:
@@ -326,26 +303,3 @@ class LMPolicy(nn.Module):
     def _values(self, hidden: Tensor) -> Tensor:
         values: Tensor = self.value_head(hidden)[:, 0]
         return values
-
-
-def _without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Set every dropout rate to 0: some models read theirs in training mode without a dropout module."""
-    for name, value in config.to_dict().items():
-        if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
-            setattr(config, name, 0.0)
-    return config
-
-
-def _check_folder(folder: Path, vocab_sha256: str) -> None:
-    """Refuse a directory without safetensors weights or with another vocabulary's fingerprint."""
-    if not any(folder.glob("*.safetensors.index.json")) and not (folder / "model.safetensors").is_file():
-        raise ValueError(
-            f"model directory must hold model.safetensors, got {folder}; save the model there or name another"
-        )
-    if (folder / "textenvs.json").is_file():
-        found = json.loads((folder / "textenvs.json").read_text(encoding="utf-8"))["vocab_sha256"]
-        if found != vocab_sha256:
-            raise ValueError(
-                f"the model's vocab_sha256 must be the env's {vocab_sha256[:12]}, got {found[:12]} in {folder}; "
-                "make the env with the model's vocab"
-            )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,40 @@ def test_failed_scores_are_left_out_and_counted():
         summarise(rollout)
 
 
+def test_episodes_cut_by_a_time_limit_have_no_parts():
+    rollout = collect(string_envs("Sort"), RandomPolicy(6), num_episodes=10, seed=0)
+    rest = [info["position_match"] for info in rollout.infos[1:]]
+    del rollout.infos[0]["position_match"]
+    assert summarise(rollout)["position_match"] == pytest.approx(np.mean(rest))
+    for info in rollout.infos[1:]:
+        del info["position_match"]
+    assert "position_match" not in summarise(rollout)
+
+
+def test_a_run_under_a_time_limit_is_evaluated(tmp_path):
+    config = TrainConfig(
+        env_id="textenvs/Copy-v0",
+        env_kwargs=COPY | {"max_episode_steps": 1},
+        algorithm=Algorithm(episodes_per_update=16),
+        model_kwargs={"hidden_size": 16, "num_heads": 2},
+        num_episodes=16,
+    )
+    train(config, tmp_path / "run", quiet=True)
+    assert evaluate_run(tmp_path / "run", num_episodes=16)["mean_length"] == 1
+
+
+@pytest.mark.parametrize("group_size", [1, 8])
+def test_evaluation_never_repeats_an_episode_of_training(group_size):
+    envs = string_envs(length=30)
+    training = collect(envs, RandomPolicy(6), num_episodes=64, seed=3, group_size=group_size)
+    _, held_out = evaluate(RandomPolicy(6), envs, num_episodes=64, seed=3, group_size=group_size)
+    prompts, others = ({info["prompt"] for info in rollout.infos} for rollout in (training, held_out))
+    assert len(prompts) == len(others) == 64 // group_size
+    assert not prompts & others
+    draws, others = ({tuple(row) for row in rollout.actions[:, :4]} for rollout in (training, held_out))
+    assert draws != others
+
+
 def test_best_of_keeps_the_best_of_each_group():
     envs = string_envs()
     _, rollout = evaluate(RandomPolicy(6), envs, num_episodes=32, seed=0, group_size=8)
@@ -111,5 +146,21 @@ def test_what_is_no_finished_run_is_refused(run_dir, tmp_path):
         load_run(tmp_path)
     with pytest.raises(ValueError, match="num_episodes must be at least 1"):
         evaluate_run(run_dir, num_episodes=0)
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        evaluate_run(run_dir, seed=-1)
     with pytest.raises(ValueError, match="vocab_sha256 must be the env's"):
         evaluate_run(run_dir, env_kwargs={"length": 2, "alphabet": "abcx"}, num_episodes=4)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "value_head.safetensors", "textenvs.json"])
+def test_a_half_written_run_is_refused(run_dir, tmp_path, name):
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "final" / name).unlink()
+    with pytest.raises(ValueError, match=f"which has no final/{name}; train with --resume"):
+        load_run(tmp_path / "run")
+
+
+def test_samples_that_cannot_be_written_fail_before_the_evaluation(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("agents.evaluate.evaluate", lambda *_, **__: pytest.fail("evaluated first"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluate_run(run_dir, num_episodes=4, samples=tmp_path / "nowhere" / "samples.jsonl")

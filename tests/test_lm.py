@@ -1,13 +1,19 @@
 """LMPolicy: what it samples is what it updates, on mixed prompts, replies, masks and staggered ends."""
 
 import json
+import logging
+import shutil
+from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small import ragged_envs, string_envs, tiny_lm
 
 import agents.lm
+import textenvs
 from agents.lm import LMPolicy
 from agents.policy import Decisions
 from agents.rollout import collect
@@ -170,3 +176,105 @@ def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path):
         LMPolicy.from_pretrained(tmp_path, metadata)
     with pytest.raises(ValueError, match="which does not exist"):
         LMPolicy.from_pretrained(tmp_path / "nowhere", metadata)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A saved policy's directory and its env's metadata."""
+    envs = string_envs()
+    tiny_lm(envs).save(tmp_path)
+    return tmp_path, envs.metadata["textgen"]
+
+
+def rewrite(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("transformer.h.0.attn.c_attn.weight"), r"missing: transformer\.h\.0\.attn\.c_attn\.weight in"),
+        (lambda t: t.update({"extra.weight": torch.ones(2)}), r"unexpected: extra\.weight"),
+        (lambda t: t.update({"transformer.ln_f.bias": torch.ones(3)}), r"ln_f\.bias \(3,\) for \(16,\)"),
+        (
+            lambda t: t["transformer.ln_f.bias"].fill_(torch.nan),
+            r"finite, got NaN or infinity in transformer\.ln_f\.bias",
+        ),
+    ],
+    ids=["missing", "unexpected", "mismatched", "nan"],
+)
+def test_weights_are_never_made_up(saved, change, message, caplog):
+    folder, metadata = saved
+    rewrite(folder / "model.safetensors", change)
+    logging.getLogger("transformers").addHandler(caplog.handler)  # it does not propagate
+    with pytest.raises(ValueError, match=message) as refused:
+        LMPolicy.from_pretrained(folder, metadata)
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert "\n" not in str(refused.value)
+    assert "LOAD REPORT" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "value_head.safetensors"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-10], lambda b: b"", lambda b: b"garbage" * 20], ids=["cut", "no", "bad"]
+)
+def test_damaged_weights_are_refused_by_name(saved, name, damage):
+    folder, metadata = saved
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(ValueError, match=rf"{name} must be a whole safetensors file, got .*save or copy it again"):
+        LMPolicy.from_pretrained(folder, metadata)
+
+
+def test_a_value_head_of_another_shape_or_not_finite_is_refused(saved):
+    folder, metadata = saved
+    rewrite(folder / "value_head.safetensors", lambda t: t["bias"].fill_(torch.inf))
+    with pytest.raises(ValueError, match="finite, got NaN or infinity in bias"):
+        LMPolicy.from_pretrained(folder, metadata)
+    rewrite(folder / "value_head.safetensors", lambda t: t.update(weight=torch.ones(1, 8)))
+    with pytest.raises(ValueError, match="value head must have shapes"):
+        LMPolicy.from_pretrained(folder, metadata)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"\xff", b"1", b'{"vocab_sha256": 3}', b"[" * 100_000])
+def test_a_malformed_fingerprint_is_refused_by_name(saved, content):
+    folder, metadata = saved
+    (folder / "textenvs.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"textenvs\.json must be \{"):
+        LMPolicy.from_pretrained(folder, metadata)
+
+
+TOKENIZER = Path(textenvs.__file__).parent / "assets" / "tokenizer.json"
+
+
+def test_a_model_without_fingerprint_is_known_by_its_tokenizer(tmp_path):
+    """The shipped tokenizer is the env's; with two tokens swapped it has the same size and is another."""
+    metadata = gym.make_vec("TextGen-v0", num_envs=1, vocab=TOKENIZER, prompts=["a"]).metadata["textgen"]
+    LMPolicy.from_config(metadata, hidden_size=8, num_heads=2, num_layers=1, seed=0).save(tmp_path)
+    (tmp_path / "textenvs.json").unlink()
+    shutil.copy(TOKENIZER, tmp_path)
+    LMPolicy.from_pretrained(tmp_path, metadata)
+    table = json.loads(TOKENIZER.read_text(encoding="utf-8"))
+    ids = table["model"]["vocab"]
+    one, other = list(ids)[1000:1002]
+    ids[one], ids[other] = ids[other], ids[one]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"vocab_sha256 must be the env's .*tokenizer\.json"):
+        LMPolicy.from_pretrained(tmp_path, metadata)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer\.json must be a tokenizers JSON file"):
+        LMPolicy.from_pretrained(tmp_path, metadata)
+
+
+def test_a_model_without_any_vocabulary_must_have_the_envs_size(saved):
+    folder, metadata = saved
+    (folder / "textenvs.json").unlink()
+    LMPolicy.from_pretrained(folder, metadata)
+    with pytest.raises(ValueError, match=r"must have the env's 5 tokens, got 6 and no tokenizer\.json"):
+        LMPolicy.from_pretrained(folder, metadata | {"num_tokens": 5})
+
+
+def test_a_hub_id_that_is_not_cached_is_refused_offline():
+    with pytest.raises(ValueError, match="check the name and the network"):
+        LMPolicy.from_pretrained("nobody/no-such-model", string_envs().metadata["textgen"])
