@@ -153,11 +153,12 @@ def train(
         run_dir: where checkpoints, metrics, samples and the learning curve go; must not hold a run yet.
         algorithm: which row of `agents.algorithms` to start from; the flags below change single coefficients.
         coefficients: of the algorithm.
-        model: "scratch" (a tiny model made for the vocabulary), "tiny" (the shipped one), a directory or a hub id.
+        model: "scratch" (a tiny model made for the vocabulary), "tiny" (the shipped one), a directory or a hub id;
+            a model that can write already wants a lower --learning-rate, --gae-lambda 1 and a --kl-coef.
         env_kwargs: keyword arguments of the environment.
         episodes: how many to train on, at least 1.
         seed: of everything random in the run.
-        num_envs: episodes sampled side by side; changes the speed, not the result.
+        num_envs: episodes sampled side by side; changes the speed; results up to rounding.
         checkpoint_every: updates between checkpoints.
         resume: continue the run in the directory; starts at the beginning when there is none.
     """
@@ -186,14 +187,14 @@ def evaluate(
     /,
     *,
     env: str | None = None,
-    env_kwargs: EnvKwargs | None = None,
+    env_kwargs: Annotated[str | None, tyro.conf.arg(metavar="JSON")] = None,
     episodes: int = 512,
     seed: int = 0,
     greedy: bool = False,
     samples: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Evaluate a trained run on held-out problems.
+    """Evaluate a trained run on held-out problems; on those of training, and saying so, when there are no others.
 
     Args:
         run_dir: the run.
@@ -237,6 +238,7 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; ends the process with the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.path.insert(0, "")  # so that "module:Name-v0" finds a module of the user's, as under python -m
     warnings.formatwarning = lambda message, *_, **__: f"textenvs: {message}\n"
     try:
         # The flags' defaults are the chosen algorithm's row, so the row must be known before the flags are read.

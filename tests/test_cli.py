@@ -264,3 +264,18 @@ def test_interrupt_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     subprocess.run([*command, str(tmp_path / "b")], check=True, capture_output=True)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
     assert metrics.read_text().count("\n") == 40
+
+
+def test_an_env_of_the_users_own_trains_from_the_command(tmp_path: Path) -> None:
+    """A module in the working directory registers its task, and `module:Name-v0` finds it."""
+    (tmp_path / "mine.py").write_text(
+        "import textenvs\n"
+        "task = textenvs.make_task('copy', length=2, alphabet='ab', split='all')\n"
+        "textenvs.register_envs([textenvs.Entry('Mine-v0', 'mine', {'task': task})])\n",
+        encoding="utf-8",
+    )
+    code = "from agents.cli import main; import sys; sys.path.remove(''); main(sys.argv[1:])"
+    for arguments in (["train", "mine:Mine-v0", "--run-dir", "run", *FAST], ["evaluate", "run", "--episodes", "4"]):
+        command = [sys.executable, "-c", code, *arguments]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr

@@ -163,6 +163,7 @@ def test_bad_arguments_name_the_value_and_the_remedy(kwargs: dict[str, Any], wor
     ("kwargs", "words"),
     [
         ({"task": "copy", "lenght": 3}, "did you mean 'length'"),
+        ({"task": "copy", "max_tokens": 3}, "did you mean 'max_new_tokens'"),
         ({"task": GuessingGame(), "length": 3}, "length must be given to the Task itself"),
         ({"task": GuessingGame}, "pass an instance"),
         ({"task": "copy", "reward": 3}, "a name, a function or a Reward"),
@@ -285,6 +286,9 @@ def test_an_empty_task_is_named() -> None:
 
 
 def test_a_function_that_returns_no_number_is_named() -> None:
+    forgetful = gym.make("textenvs/Copy-v0", reward=lambda problem, text: None)
+    with pytest.raises(TypeError, match="must return a number, got NoneType None"):
+        play(forgetful, [9], options={"prompt": "abcd="})
     env = gym.make("textenvs/Copy-v0", reward=lambda problem, text: "good")
     env.reset(options={"prompt": "abcd="})
     with pytest.raises(TypeError, match="must return a number, got str 'good' for the response 'a'"):

@@ -2,6 +2,7 @@
 
 from textenvs.anchors import Anchors, anchors
 from textenvs.checks import ContractError, check_env
+from textenvs.env import TextGenEnv
 from textenvs.registration import ENTRIES, Entry, register_envs
 from textenvs.rewards import REWARDS, as_reward
 from textenvs.rewards.base import FunctionReward, Responses, Reward, Scores
@@ -9,6 +10,7 @@ from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
 from textenvs.rules import Rules
 from textenvs.task import Problem, Task
 from textenvs.tasks import TASKS, make_task
+from textenvs.vector_env import TextGenVectorEnv
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss, printable
 
 __version__ = "0.1.0"
@@ -31,6 +33,8 @@ __all__ = [
     "Rules",
     "Scores",
     "Task",
+    "TextGenEnv",
+    "TextGenVectorEnv",
     "TokenizerVocab",
     "Vocab",
     "anchors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ class Entry:
     Attributes:
         id: what `gym.make` takes.
         family: the group it is listed under.
-        kwargs: JSON-able keyword arguments of `TextGenEnv`.
+        kwargs: keyword arguments of `TextGenEnv`, JSON-able unless a task of your own is among them.
         reward_threshold: mean return at which the env counts as solved, or None.
     """
 
@@ -35,9 +36,9 @@ ENTRIES = (
 )
 
 
-def register_envs() -> None:
-    """Register every entry that is not registered yet."""
-    for entry in ENTRIES:
+def register_envs(entries: Iterable[Entry] = ENTRIES) -> None:
+    """Register every entry that is not registered yet, with its scalar and its batch env."""
+    for entry in entries:
         if entry.id not in gym.registry:
             gym.register(
                 entry.id,

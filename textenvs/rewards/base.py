@@ -141,7 +141,7 @@ class FunctionReward(Reward):
         for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
             value = self.function(problem, text)
             try:
-                values[i] = value
+                values[i] = float(value)
             except (TypeError, ValueError):
                 raise TypeError(
                     f"reward function {self.name} must return a number, got {type(value).__name__} {value!r} for the "

@@ -18,6 +18,12 @@ TASKS = {
     "length": "textenvs.tasks.strings:Length",
 }
 
+#: What every env takes beside its task's own settings; here only to name them in an error.
+ENV_SETTINGS = (
+    *("task", "prompts", "reward", "vocab", "max_prompt_tokens", "max_new_tokens", "stop"),
+    *("dense", "observation", "mask_keys", "render_mode"),
+)
+
 
 def make_task(name: str, **settings: Any) -> Task:
     """The task of that name with these settings.
@@ -33,5 +39,6 @@ def make_task(name: str, **settings: Any) -> Task:
     known = getattr(task_class.__init__, "__kwdefaults__", None) or {}
     for setting in settings:
         if setting not in known:
-            raise TypeError(f"{setting!r} is not a setting of task {name!r}; {near_miss(setting, list(known))}")
+            hint = near_miss(setting, [*known, *ENV_SETTINGS])
+            raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env; {hint}")
     return task_class(**settings)
