@@ -18,6 +18,7 @@ SOURCES = sorted([*ROOT.glob("textenvs/**/*.py"), *ROOT.glob("agents/**/*.py")])
 LEARNING = (
     "agents.lm",
     "agents.mlp",
+    "agents.pretrained",
     "agents.cache",
     "agents.rollout",
     "agents.train",
