@@ -145,7 +145,7 @@ def _problem(path: Path) -> str | None:
     """Say what is wrong with a checkpoint, naming the file, or None."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "manifest.json is missing or not JSON"
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return f"manifest.json must have format {FORMAT}"

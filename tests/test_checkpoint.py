@@ -84,6 +84,7 @@ def without(name):
         ("optimizer.safetensors", lambda path: path.unlink()),
         ("state.json", lambda path: path.write_text(path.read_text().replace("2", "3"))),
         ("manifest.json", lambda path: path.write_text("{")),
+        ("manifest.json", lambda path: path.write_text("[" * 100_000)),
         ("manifest.json", lambda path: path.write_text(json.dumps({"format": 99, "files": {}}))),
         ("manifest.json", lambda path: path.write_text(json.dumps({"format": 1}))),
         ("manifest.json", lambda path: path.write_text(json.dumps({"format": 1, "files": ["state.json"]}))),
