@@ -31,6 +31,7 @@ import gymnasium as gym
 from agents.algorithms import ALGORITHMS, Algorithm
 
 EnvId = Annotated[str, tyro.conf.Positional]
+_CHANGES_RETURNS = {"reward", "vocab", "max_prompt_tokens", "max_new_tokens", "stop"}
 EnvKwargs = Annotated[str, tyro.conf.arg(metavar="JSON")]
 
 
@@ -73,7 +74,9 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
     console.print(escape(module.__doc__ or ""), soft_wrap=True)
     settings = {**rules.metadata, "num_problems": len(rules.task), "reward": rules.reward.name, "dense": rules.dense}
     settings |= {"observation_space": env.observation_space, "action_space": env.action_space}
-    settings |= {f"{name}_return": value for name, value in vars(textenvs.anchors(rules)).items()}
+    # Known returns belong to the task's own reward and limits: under others they would be false.
+    if not _CHANGES_RETURNS & set(_json_object(env_kwargs)):
+        settings |= {f"{name}_return": value for name, value in vars(textenvs.anchors(rules)).items()}
     for name, value in settings.items():
         console.print(f"  {name:24}{escape(str(value))}", soft_wrap=True)
     console.print("problems:")

@@ -67,6 +67,13 @@ def test_show_and_list_every_id(entry: textenvs.Entry, capsys: pytest.CaptureFix
     assert "0: " in page
 
 
+def test_show_states_known_returns_for_the_tasks_own_reward_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "textenvs/Copy-v0", "--env-kwargs", '{"length": 2}') == 0
+    assert "random_return" in capsys.readouterr().out
+    assert run("show", "textenvs/Copy-v0", "--env-kwargs", '{"reward": "exact_match"}') == 0
+    assert "_return" not in capsys.readouterr().out
+
+
 def test_check_says_which_clauses_break(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "textenvs/Copy-v0") == 0
     assert "keeps the contract" in capsys.readouterr().out
