@@ -33,6 +33,7 @@ ENTRIES = (
     Entry("textenvs/Sort-v0", "strings", {"task": "sort"}, 0.95),
     Entry("textenvs/Count-v0", "strings", {"task": "count"}, 0.95),
     Entry("textenvs/Length-v0", "strings", {"task": "length"}, 0.95),
+    Entry("textenvs/RandomWalk-v0", "graphs", {"task": "random_walk"}, 0.95),
 )
 
 

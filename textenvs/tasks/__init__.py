@@ -16,6 +16,7 @@ TASKS = {
     "sort": "textenvs.tasks.strings:Sort",
     "count": "textenvs.tasks.strings:Count",
     "length": "textenvs.tasks.strings:Length",
+    "random_walk": "textenvs.tasks.random_walk:RandomWalk",
 }
 
 #: What every env takes beside its task's own settings; here only to name them in an error.
