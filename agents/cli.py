@@ -139,7 +139,7 @@ def train(
     /,
     *,
     run_dir: Path,
-    algorithm: Literal["ppo"] = "ppo",
+    algorithm: Literal["reinforce", "a2c", "ppo", "rloo", "grpo"] = "ppo",
     coefficients: Annotated[Algorithm, tyro.conf.arg(name="")] = ALGORITHMS["ppo"],
     model: str = "scratch",
     env_kwargs: EnvKwargs = "{}",
@@ -156,7 +156,8 @@ def train(
         run_dir: where checkpoints, metrics, samples and the learning curve go; must not hold a run yet.
         algorithm: which row of `agents.algorithms` to start from; the flags below change single coefficients.
         coefficients: of the algorithm.
-        model: "scratch" (a tiny model made for the vocabulary), "tiny" (the shipped one), a directory or a hub id;
+        model: "scratch" (a tiny model made for the vocabulary), "tiny" (the shipped one), a directory or a hub id, or
+            "mlp" (a perceptron, for any env with flat observations);
             a model that can write already wants a lower --learning-rate, --gae-lambda 1 and a --kl-coef.
         env_kwargs: keyword arguments of the environment.
         episodes: how many to train on, at least 1.
@@ -170,7 +171,7 @@ def train(
 
     _at_least_one("--episodes", episodes)
 
-    _make(env_id, env_kwargs, ours=True)
+    _make(env_id, env_kwargs, ours=model != "mlp")
     config = TrainConfig(
         env_id=env_id,
         env_kwargs=_json_object(env_kwargs),

@@ -92,7 +92,7 @@ def evaluate_all(run_dir: Path) -> tuple[dict[str, dict[str, Any]], list[dict[st
     """
     run = load_run(run_dir)
     envs, _ = held_out_envs(run.env_id, run.env_kwargs, num_envs=128)
-    reference, policy = run.reference(envs.metadata["textgen"]), run.policy(envs.metadata["textgen"])
+    reference, policy = run.reference(envs), run.policy(envs)
     rows: dict[str, dict[str, Any]] = {}
     rollouts = {}
     for name, who in (("before", reference), ("after", policy)):

@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 import textenvs  # noqa: F401 - registers the ids
 from agents.algorithms import Algorithm
 from agents.lm import LMPolicy
+from agents.mlp import MLPPolicy
 from agents.policy import Policy
 from agents.rollout import Learner, Rollout, collect
 from agents.train import TrainConfig, make_envs, start_policy
@@ -20,7 +21,7 @@ from agents.update import rollout_log_probs
 
 # Training counts its episodes from 0: evaluation with the same seed must not replay them.
 FIRST_EPISODE = 2**40
-_FINAL = ("config.json", "model.safetensors", "value_head.safetensors", "textenvs.json")
+_FINAL = ("model.safetensors", "config.json", "value_head.safetensors", "textenvs.json")
 _INFO_KEYS = {"problem", "prompt", "response", "finish_reason", "is_success", "status"}
 
 
@@ -41,13 +42,18 @@ class Run:
         """Its keyword arguments."""
         return self.config.env_kwargs
 
-    def policy(self, metadata: Mapping[str, Any]) -> LMPolicy:
-        """Load the trained policy for an env with this `metadata["textgen"]`."""
-        return LMPolicy.from_pretrained(self.run_dir / "final", metadata, temperature=self.config.temperature)
+    def policy(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
+        """Load the trained policy for envs."""
+        final = self.run_dir / "final"
+        if self.config.model == "mlp":
+            policy = start_policy(self.config, envs)
+            policy.load(final)
+            return policy
+        return LMPolicy.from_pretrained(final, envs.metadata["textgen"], temperature=self.config.temperature)
 
-    def reference(self, metadata: Mapping[str, Any]) -> LMPolicy:
+    def reference(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
         """Make the frozen policy that the run started from."""
-        return start_policy(self.config, metadata).frozen_copy()
+        return start_policy(self.config, envs).frozen_copy()
 
 
 def load_run(run_dir: Path) -> Run:
@@ -58,16 +64,17 @@ def load_run(run_dir: Path) -> Run:
     """
     if not (run_dir / "config.json").is_file():
         raise ValueError(f"run_dir must hold a run, got {run_dir}, which has no config.json; name the run's directory")
-    for name in _FINAL:
+    try:
+        settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+        run = Run(run_dir, TrainConfig(**{**settings, "algorithm": Algorithm(**settings["algorithm"])}))
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
+    for name in _FINAL[:1] if run.config.model == "mlp" else _FINAL:
         if not (run_dir / "final" / name).is_file():
             raise ValueError(
                 f"run_dir must hold a finished run, got {run_dir}, which has no final/{name}; train with --resume"
             )
-    try:
-        settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-        return Run(run_dir, TrainConfig(**{**settings, "algorithm": Algorithm(**settings["algorithm"])}))
-    except (TypeError, KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
+    return run
 
 
 def held_out_envs(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int) -> tuple[VectorEnv[Any, Any, Any], str]:
@@ -213,8 +220,7 @@ def evaluate_run(
         raise ValueError(f"seed must be at least 0, got {seed}; raise it")
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
     envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
-    metadata = envs.metadata["textgen"]
-    policy, reference = run.policy(metadata), run.reference(metadata)
+    policy, reference = run.policy(envs), run.reference(envs)
     if samples is not None:
         samples.open("a", encoding="utf-8").close()  # a path that cannot be written fails now, not after the work
     result, rollout = evaluate(policy, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=greedy)

@@ -1,7 +1,7 @@
 """Losses: pure functions of (B, T) tensors. Advantages live in `returns`; coefficients live in `algorithms`.
 
-Every loss is a sum over the mask divided by a normalizer that the caller passes in: the count of the whole optimizer
-step. Cutting a step into micro-batches therefore never changes its gradient.
+Every loss is a sum over the mask, weighted by `token_weights` of the whole optimizer step, which the caller passes in.
+Cutting a step into micro-batches therefore never changes its gradient.
 """
 
 import torch
@@ -20,18 +20,38 @@ def _log_ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor
     )
 
 
+def token_weights(mask: Tensor, aggregation: str) -> Tensor:
+    """Compute what each token of an optimizer step counts for in its loss.
+
+    Args:
+        mask: (B, T) bool, of all episodes of the step.
+        aggregation: "token_mean": 1 / number of tokens. "sequence_mean": 1 / (episodes * length of the token's).
+            "sequence_sum": 1 / episodes, the only one whose sum is an unbiased policy gradient for every B.
+
+    Returns:
+        (B, T), 0 outside the mask.
+    """
+    lengths = mask.sum(1, keepdim=True)
+    divisor = {
+        "token_mean": lengths.sum(),
+        "sequence_mean": lengths * len(mask),
+        "sequence_sum": torch.tensor(len(mask)),
+    }
+    return mask / divisor[aggregation].clamp(min=1)
+
+
 def clipped_surrogate(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float, normalizer: float
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, weights: Tensor, *, clip_range: float
 ) -> Tensor:
-    """Compute -sum min(r A, clip(r, 1 - c, 1 + c) A) / normalizer with r = pi / pi_old.
+    """Compute -sum w min(r A, clip(r, 1 - c, 1 + c) A) with r = pi / pi_old. At r = 1 it has the policy gradient.
 
     Args:
         log_probs: (B, T) under the policy that learns; gradients flow through these only.
         old_log_probs: (B, T) under the policy that sampled.
         advantages: (B, T).
         mask: (B, T) bool.
+        weights: (B, T), w, from `token_weights`.
         clip_range: c > 0.
-        normalizer: divisor of the sum, the same for all micro-batches of an optimizer step.
 
     Returns:
         A scalar.
@@ -41,17 +61,34 @@ def clipped_surrogate(
     ratio = _log_ratio(log_probs, old_log_probs.detach(), mask).exp()
     advantages = torch.where(mask, advantages.detach(), torch.zeros((), dtype=advantages.dtype))
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    return -masked_sum(torch.minimum(ratio * advantages, clipped * advantages), mask) / normalizer
+    return -masked_sum(torch.minimum(ratio * advantages, clipped * advantages) * weights, mask)
 
 
-def value_loss(values: Tensor, returns: Tensor, mask: Tensor, *, normalizer: float) -> Tensor:
-    """Compute sum 0.5 (V - R)^2 / normalizer over values, returns and mask (B, T); a scalar.
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, weights: Tensor, *, clip_range: float | None
+) -> Tensor:
+    """Compute sum w 0.5 (V - R)^2; clipped, the larger of that and the same of V kept within c of the sampled value.
 
-    Unclipped: clipping the value loss did not help in Andrychowicz et al. 2021, arXiv:2006.05990, section 3.2.
+    Args:
+        values: (B, T) of the critic that learns.
+        old_values: (B, T) of the critic that sampled.
+        returns: (B, T) targets.
+        mask: (B, T) bool.
+        weights: (B, T), w, from `token_weights`.
+        clip_range: c > 0 in units of reward, or None for the plain loss.
+
+    Returns:
+        A scalar.
+
+    Source: OpenAI baselines' ppo2; Huang et al. 2022, "The 37 implementation details of PPO", detail 9.
     """
     zero = torch.zeros((), dtype=values.dtype)
-    error = torch.where(mask, values, zero) - torch.where(mask, returns.detach(), zero)
-    return 0.5 * masked_sum(error**2, mask) / normalizer
+    values, old_values, returns = (torch.where(mask, x, zero) for x in (values, old_values.detach(), returns.detach()))
+    error = (values - returns) ** 2
+    if clip_range is not None:
+        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        error = torch.maximum(error, (clipped - returns) ** 2)
+    return 0.5 * masked_sum(error * weights, mask)
 
 
 def entropy(log_probs: Tensor) -> Tensor:
@@ -63,7 +100,8 @@ def entropy(log_probs: Tensor) -> Tensor:
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str) -> Tensor:
     """Estimate KL(pi || ref) per sampled token, d = log pi - log ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d.
 
-    k1 and k3 are unbiased, k3 is never negative. As a penalty only detached k1 in the reward has the exact gradient.
+    k1 and k3 are unbiased, k3 is never negative. As a penalty only detached k1 in the reward has the exact gradient: as
+    a loss, k1 has the expected gradient 0, k2 that of each token's own KL, and k3 that of KL(ref || pi) of each token.
 
     Args:
         log_probs: (B, T) of tokens sampled from pi.
@@ -86,6 +124,22 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str) -> Ten
     if estimator == "k3":
         return torch.expm1(-difference) + difference
     raise ValueError(f"estimator must be 'k1', 'k2' or 'k3', got {estimator!r}; choose one of them")
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, *, num_episodes: int, target: float, horizon: float) -> float:
+    """Move a KL coefficient towards where the KL meets its target.
+
+    Args:
+        kl_coef: the coefficient now.
+        kl: nats an episode, summed over its tokens, the mean over episodes.
+        num_episodes: that were sampled since the last change.
+        target: of kl, above 0.
+        horizon: episodes; the relative error, cut to 0.2 either way, counts for num_episodes / horizon.
+
+    Source: Ziegler et al. 2019, arXiv:1909.08593, section 2.2.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * num_episodes / horizon)
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def play_run(run_dir: Path, *, episodes: int, seed: int) -> None:
 
     run = load_run(run_dir)
     envs, _ = held_out_envs(run.env_id, run.env_kwargs, num_envs=min(episodes, 64))
-    print_episodes(collect(envs, run.policy(envs.metadata["textgen"]), num_episodes=episodes, seed=seed), str(run_dir))
+    print_episodes(collect(envs, run.policy(envs), num_episodes=episodes, seed=seed), str(run_dir))
 
 
 def print_episodes(rollout: Rollout, title: str) -> None:

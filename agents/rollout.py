@@ -34,6 +34,7 @@ class Rollout:
     truncated: NDArray[np.bool_]  # (B,)
     bootstrap_values: NDArray[np.float32]  # (B,) value of the final state of a truncated episode, else 0
     infos: NDArray[np.object_]  # (B,) the final info of each episode, a dict
+    episodes: NDArray[np.int64]  # (B,) number of each episode in its run
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -104,6 +105,7 @@ def collect(
 
     Raises:
         ValueError: for a num_episodes below 1 or an env that resets itself.
+        FloatingPointError: when the policy gives probabilities that are not finite.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
@@ -140,6 +142,8 @@ def collect(
     observations = start(np.ones(envs.num_envs, bool), None)
     while (rows := np.flatnonzero(episode >= 0)).size:
         decisions, legal = act(observations, rows)
+        if not np.isfinite(decisions.log_probs).all():
+            raise FloatingPointError("the policy's log-probabilities must be finite, got NaN or infinity")
         column = {"episode": episode[rows], "t": num_decisions[rows], "actions": decisions.actions}
         column |= {"log_probs": decisions.log_probs, "values": decisions.values}
         if legal is not None:
@@ -168,7 +172,8 @@ def collect(
                 "infos": info_row(infos, int(row)),
             }
         observations = start(idle, observations)
-    return _assemble(columns, [final[number] for number in range(num_episodes)], policy.prefix_observations)
+    numbers = first_episode + np.arange(num_episodes)
+    return _assemble(columns, [final[i] for i in range(num_episodes)], numbers, policy.prefix_observations)
 
 
 def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
@@ -180,7 +185,9 @@ def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
     }
 
 
-def _assemble(columns: list[dict[str, NDArray[Any]]], final: list[dict[str, Any]], prefixes: bool) -> Rollout:
+def _assemble(
+    columns: list[dict[str, NDArray[Any]]], final: list[dict[str, Any]], numbers: NDArray[np.int64], prefixes: bool
+) -> Rollout:
     """Scatter the decisions of all vector steps into (B, T) arrays."""
     flat = {key: np.concatenate([column[key] for column in columns]) for key in columns[0]}
     at = (flat.pop("episode"), flat.pop("t"))
@@ -203,4 +210,5 @@ def _assemble(columns: list[dict[str, NDArray[Any]]], final: list[dict[str, Any]
         truncated=np.array([episode["truncated"] for episode in final], bool),
         bootstrap_values=np.array([episode["bootstrap_values"] for episode in final], np.float32),
         infos=infos,
+        episodes=numbers,
     )

@@ -12,15 +12,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.algorithms import Algorithm
 from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint, write_directory
 from agents.lm import LMPolicy
+from agents.losses import adapted_kl_coef
+from agents.mlp import MLPPolicy
 from agents.returns import explained_variance, masked_mean, masked_sum
 from agents.rollout import Rollout, collect
 from agents.runlog import RunLog
-from agents.update import Batch, accumulate_gradients, make_batch, minibatches, rollout_log_probs
+from agents.update import Batch, make_batch, optimize, rollout_log_probs
 
 TINY_MODEL = Path(__file__).parent / "assets" / "tiny"
 MAX_RATIO_ERROR = 1e-4  # float32: sampler and update may differ by rounding only
@@ -32,11 +34,12 @@ class TrainConfig:
     """What to train, on what. Coefficients of the algorithm are in `Algorithm`.
 
     Attributes:
-        env_id: a registered id whose vector env has token observations.
+        env_id: a registered id whose vector env has token observations; any discrete-action id for an "mlp".
         env_kwargs: keyword arguments of the env, JSON-able.
         algorithm: the row of choices.
-        model: "scratch" for a random tiny LM, "tiny" for the shipped one, or a directory or hub id to start from.
-        model_kwargs: settings of a scratch LM, see `LMPolicy.from_config`.
+        model: "scratch" for a random tiny LM, "tiny" for the shipped one, a directory or hub id to start from, or
+            "mlp" for a perceptron on flat observations.
+        model_kwargs: settings of a scratch LM or an mlp, see `LMPolicy.from_config`, `MLPPolicy.from_spaces`.
         num_episodes: episodes to train for, at least 1.
         num_envs: episodes sampled side by side, at least 1; changes the speed; results up to rounding.
         seed: of everything random, at least 0.
@@ -71,40 +74,54 @@ class TrainConfig:
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Make the vector env that `collect` and a language model need.
-
-    Raises:
-        ValueError: for an env that is not of text, or whose observation is not the int64 tokens (P + T,).
-    """
-    not_text = f"env_id must be a text environment (metadata['textgen']), got {env_id!r}; see `textenvs list`"
+    """Make the vector env for `collect`: the env's own when it can leave ended rows alone, else a SyncVectorEnv."""
     try:
         envs = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="Disabled", **env_kwargs)
     except TypeError as error:
-        # Text envs have their own vector env; others know the autoreset mode under no, or another, argument.
+        # Other vector envs know the autoreset mode under another argument, or always reset ended rows.
         if "autoreset_mode" not in str(error):
             raise
-        raise ValueError(not_text) from error
-    if "textgen" not in envs.metadata:
-        raise ValueError(not_text)
-    metadata, space = envs.metadata["textgen"], envs.single_observation_space
+    else:
+        if envs.metadata.get("autoreset_mode") is AutoresetMode.DISABLED:
+            return envs
+        envs.close()
+    return gym.make_vec(
+        env_id,
+        num_envs=num_envs,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+        **env_kwargs,
+    )
+
+
+def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
+    """Make the policy a run starts from, which is also its reference.
+
+    Raises:
+        ValueError: for an env without int64 token observations (P + T,), unless the model is "mlp".
+    """
+    space, kwargs = envs.single_observation_space, config.model_kwargs
+    if config.model == "mlp":
+        return MLPPolicy.from_spaces(space, envs.single_action_space, seed=config.seed, **kwargs)
+    metadata = envs.metadata.get("textgen")
+    if metadata is None:
+        raise ValueError(
+            f"env_id must be a text environment (metadata['textgen']), got {config.env_id!r}; "
+            "see `textenvs list`, or take --model mlp"
+        )
     if space.dtype != np.int64 or space.shape != (metadata["max_prompt_tokens"] + metadata["max_new_tokens"],):
         raise ValueError(
             "observation must be 'tokens' without mask_keys for a language model, "
-            f"got {space} from {dict(env_kwargs)}; leave them out"
+            f"got {space} from {dict(config.env_kwargs)}; leave them out"
         )
-    return envs
-
-
-def start_policy(config: TrainConfig, metadata: Mapping[str, Any]) -> LMPolicy:
-    """Make the policy a run starts from, which is also its reference."""
     if config.model == "scratch":
-        return LMPolicy.from_config(metadata, seed=config.seed, temperature=config.temperature, **config.model_kwargs)
+        return LMPolicy.from_config(metadata, seed=config.seed, temperature=config.temperature, **kwargs)
     name = TINY_MODEL if config.model == "tiny" else config.model
     return LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
 
 
 def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bool = False) -> Path:
-    """Train a language model with PPO on an env (Schulman et al. 2017, arXiv:1707.06347).
+    """Train a policy on an env, by any row of `ALGORITHMS`.
 
     Args:
         config: what to train, on what.
@@ -117,22 +134,26 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         and, when finished, final/.
 
     Raises:
-        ValueError: for an env without token observations, a run_dir that is a file or holds a run already, a resume
+        ValueError: for an env that does not fit the model, a run_dir that is a file or holds a run already, a resume
             with other settings, or one whose checkpoints are all damaged.
-        RuntimeError: when scoring fails for a whole update.
+        RuntimeError: when scoring fails for a whole update, or when training diverges; the last checkpoint is then
+            the last good one.
     """
     algorithm = config.algorithm
     episodes_per_update = min(algorithm.episodes_per_update, config.num_episodes)
     num_updates = math.ceil(config.num_episodes / episodes_per_update)
     envs = make_envs(config.env_id, min(config.num_envs, episodes_per_update), config.env_kwargs)
-    policy = start_policy(config, envs.metadata["textgen"])
+    policy = start_policy(config, envs)
     reference = policy.frozen_copy()
-    optimizer = torch.optim.Adam(policy.parameters(), lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
+    reference_hash = parameter_hash(reference)
+    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
     _open_run(run_dir, config, resume)
     state = _resume(run_dir, policy, optimizer) if resume else {}
-    if state and state["reference"] != parameter_hash(reference):
+    if state and state["reference"] != reference_hash:
         raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
     first_update: int = state.get("step", 0)
+    kl_coef: float = state.get("kl_coef", algorithm.kl_coef)
     log = RunLog(run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet)
     try:
         for update in range(first_update, num_updates):
@@ -144,6 +165,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
                 seed=config.seed,
                 first_episode=first_episode,
+                group_size=algorithm.group_size,
             )
             sampled = time.perf_counter()
             # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
@@ -154,22 +176,21 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 )
             metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
             ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
-            batch = make_batch(rollout, algorithm, ref_log_probs)
+            batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
             # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
             learning_rate = algorithm.learning_rate * (1 - update / num_updates)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            steps: list[dict[str, float]] = []
-            for epoch in range(algorithm.num_epochs):
-                for part in minibatches(
-                    len(rollout), algorithm.num_minibatches, seed=config.seed, update=update, epoch=epoch
-                ):
-                    optimizer.zero_grad(set_to_none=True)
-                    step = accumulate_gradients(policy, batch, part, algorithm)
-                    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), algorithm.max_grad_norm)
-                    optimizer.step()
-                    steps.append(step | {"grad_norm": norm.item()})
-            metrics |= _summarise(everything, batch, steps)
+            steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
+            metrics |= _summarise(everything, batch, steps, algorithm)
+            if algorithm.kl_target is not None:
+                kl_coef = adapted_kl_coef(
+                    kl_coef,
+                    metrics["kl_per_episode"],
+                    num_episodes=len(rollout),
+                    target=algorithm.kl_target,
+                    horizon=algorithm.kl_horizon,
+                )
             metrics |= {
                 "episodes": first_episode + len(everything),
                 "learning_rate": learning_rate,
@@ -183,8 +204,10 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                     update + 1,
                     write_policy=policy.save,
                     optimizer=optimizer,
-                    state={"reference": parameter_hash(reference), "sizes": log.sizes()},
+                    state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
                 )
+    except FloatingPointError as error:
+        raise RuntimeError(_diverged(error, update, run_dir)) from error
     finally:
         # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
         log.close()
@@ -193,7 +216,16 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
     return run_dir
 
 
-def _summarise(everything: Rollout, batch: Batch, steps: list[dict[str, float]]) -> dict[str, float]:
+def _diverged(error: FloatingPointError, update: int, run_dir: Path) -> str:
+    """Say that training diverged, and what is left of it."""
+    last = latest_checkpoint(run_dir / "checkpoints")
+    left = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    return f"training diverged in update {update + 1}: {error}; {left}; lower learning_rate in a new run_dir"
+
+
+def _summarise(
+    everything: Rollout, batch: Batch, steps: list[dict[str, float]], algorithm: Algorithm
+) -> dict[str, float]:
     """Turn one update into what is logged: means over its episodes and optimizer steps, and the self-checks."""
     rollout = batch.rollout
     # Before the first step the policy is the one that sampled, so every ratio must be 1.
@@ -205,16 +237,23 @@ def _summarise(everything: Rollout, batch: Batch, steps: list[dict[str, float]])
         "success_rate": float(np.mean([bool(info.get("is_success")) for info in rollout.infos])),
         "length": float(rollout.lengths.mean()),
         **{name: float(np.mean([step[name] for step in steps])) for name in steps[0] if name != "max_abs_log_ratio"},
+        "optimizer_steps": float(len(steps)),
         "check/ratio_error": ratio_error,
-        "check/explained_variance": explained_variance(torch.from_numpy(rollout.values), batch.returns, batch.mask),
         "check/excluded_episodes": float(len(everything) - len(rollout)),
     }
     if batch.kl is not None:
         metrics["kl_per_episode"] = float(masked_sum(batch.kl, batch.mask) / len(rollout))
+        metrics["kl_coef"] = batch.kl_coef
+    if algorithm.baseline == "critic":
+        values = torch.from_numpy(rollout.values)
+        metrics["check/explained_variance"] = explained_variance(values, batch.returns, batch.mask)
+    if algorithm.baseline in ("leave_one_out", "group_mean"):
+        silent = (batch.advantages.abs() < 1e-9) | ~batch.mask
+        metrics["check/silent_episodes"] = float(silent.all(1).float().mean())
     return metrics
 
 
-def _start_checks(policy: LMPolicy, reference: LMPolicy, rollout: Rollout) -> dict[str, float]:
+def _start_checks(policy: LMPolicy | MLPPolicy, reference: LMPolicy | MLPPolicy, rollout: Rollout) -> dict[str, float]:
     """Check that the policy is its reference before the first step: exactly in one forward, to rounding as sampled."""
     mask, ref_log_probs = torch.from_numpy(rollout.mask), rollout_log_probs(reference, rollout)
     same_forward = (rollout_log_probs(policy, rollout) - ref_log_probs).abs()
@@ -246,7 +285,7 @@ def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
         raise ValueError(f"settings must be those of the run in {run_dir}, got {differences}; change them back")
 
 
-def _resume(run_dir: Path, policy: LMPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _resume(run_dir: Path, policy: LMPolicy | MLPPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore policy and optimizer from the newest whole checkpoint; return its state, empty without one."""
     path = latest_checkpoint(run_dir / "checkpoints")
     if path is None:

@@ -1,4 +1,4 @@
-"""From a rollout to gradients: the numbers PPO learns from, and one optimizer step's gradient. The loop is `train`."""
+"""From a rollout to new weights: the numbers an algorithm learns from, and its optimizer steps. The loop is `train`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.algorithms import Algorithm
-from agents.losses import clipped_surrogate, kl_estimate, ratio_statistics, value_loss
-from agents.returns import gae, masked_sum, masked_whiten
+from agents.losses import clipped_surrogate, kl_estimate, ratio_statistics, token_weights, value_loss
+from agents.returns import gae, group_advantages, masked_sum, masked_whiten
 from agents.rollout import Learner, Rollout
 
 MAX_FORWARD_TOKENS = 2**14  # slots in one forward, padding included: bounds memory, changes no gradient
@@ -25,38 +25,101 @@ class Batch:
     rollout: Rollout
     mask: Tensor
     old_log_probs: Tensor
-    advantages: Tensor  # whitened over the whole rollout
-    returns: Tensor
-    kl: Tensor | None  # k1 from the reference, or None without one
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor  # the critic's targets
+    ref_log_probs: Tensor | None  # None without a reference
+    kl: Tensor | None  # k1 from the reference
+    kl_coef: float
 
 
-def make_batch(rollout: Rollout, algorithm: Algorithm, ref_log_probs: Tensor | None = None) -> Batch:
+def make_batch(
+    rollout: Rollout, algorithm: Algorithm, ref_log_probs: Tensor | None = None, *, kl_coef: float | None = None
+) -> Batch:
     """Compute advantages and returns of a rollout.
 
-    The KL penalty goes into the reward of each token as detached k1: of the usual estimators the only one whose
-    expected gradient is that of the KL (Tang and Munos 2025, arXiv:2506.09477). Advantages are whitened over the
-    rollout, not the minibatch, so that the gradient does not depend on how the rollout is cut.
+    A KL penalty in the reward is detached k1, each token's at that token. Whatever the normalization, it is over the
+    whole rollout, so that the gradient does not depend on how the rollout is cut.
 
     Args:
         rollout: B episodes of at most T decisions.
-        algorithm: the coefficients.
+        algorithm: the row.
         ref_log_probs: (B, T) of the same actions under the frozen reference; None without a penalty.
+        kl_coef: where it stands now; None for the algorithm's.
     """
     mask = torch.from_numpy(rollout.mask)
-    log_probs = torch.from_numpy(rollout.log_probs)
+    log_probs, values = torch.from_numpy(rollout.log_probs), torch.from_numpy(rollout.values)
     rewards = torch.from_numpy(rollout.rewards).float()
-    kl = None if ref_log_probs is None else kl_estimate(log_probs, ref_log_probs.detach(), "k1")
-    if kl is not None:
-        rewards = rewards - algorithm.kl_coef * kl
-    advantages, returns = gae(
-        rewards,
-        torch.from_numpy(rollout.values),
-        mask,
-        torch.from_numpy(rollout.bootstrap_values),
-        gamma=algorithm.gamma,
-        gae_lambda=algorithm.gae_lambda,
-    )
-    return Batch(rollout, mask, log_probs, masked_whiten(advantages, mask), returns, kl)
+    kl_coef = algorithm.kl_coef if kl_coef is None else kl_coef
+    ref_log_probs = None if ref_log_probs is None else torch.where(mask, ref_log_probs.detach(), 0.0)
+    kl = None if ref_log_probs is None else kl_estimate(log_probs, ref_log_probs, "k1")
+    if kl is not None and algorithm.kl_penalty == "k1_reward":
+        rewards = rewards - kl_coef * kl
+    if algorithm.baseline in ("critic", "none"):
+        critic = algorithm.baseline == "critic"
+        bootstrap = torch.from_numpy(rollout.bootstrap_values)
+        advantages, returns = gae(
+            rewards,
+            values if critic else torch.zeros_like(values),
+            mask,
+            bootstrap if critic else torch.zeros_like(bootstrap),
+            gamma=algorithm.gamma,
+            gae_lambda=algorithm.gae_lambda if critic else 1.0,
+        )
+    else:
+        advantages = returns = group_advantages(
+            rewards,
+            mask,
+            torch.from_numpy(rollout.episodes // algorithm.group_size),
+            leave_one_out=algorithm.baseline == "leave_one_out",
+            scale=algorithm.normalize == "group",
+        )
+    if algorithm.normalize == "batch":
+        advantages = masked_whiten(advantages, mask)
+    return Batch(rollout, mask, log_probs, values, advantages, returns, ref_log_probs, kl, kl_coef)
+
+
+def optimize(
+    policy: Learner,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    algorithm: Algorithm,
+    *,
+    seed: int,
+    update: int,
+) -> list[dict[str, float]]:
+    """Take the optimizer steps of one update.
+
+    Args:
+        policy: learns.
+        optimizer: of its parameters.
+        batch: from `make_batch`.
+        algorithm: the row.
+        seed: the run's.
+        update: number of the update; with the seed it fixes the shuffles.
+
+    Returns:
+        One dict a step taken: what `accumulate_gradients` returns, and grad_norm (before clipping).
+
+    Raises:
+        FloatingPointError: when a gradient is not finite; the weights are then still those of the step before.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    steps: list[dict[str, float]] = []
+    for epoch in range(algorithm.num_epochs):
+        for rows in minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch):
+            optimizer.zero_grad(set_to_none=True)
+            step = accumulate_gradients(policy, batch, rows, algorithm)
+            if algorithm.target_kl is not None and step["approx_kl"] > 1.5 * algorithm.target_kl:
+                return steps
+            norm = torch.nn.utils.clip_grad_norm_(parameters, algorithm.max_grad_norm).item()
+            if not np.isfinite(norm):
+                raise FloatingPointError(
+                    f"the gradient must be finite, got norm {norm} in step {len(steps)} of the update"
+                )
+            optimizer.step()
+            steps.append(step | {"grad_norm": norm})
+    return steps
 
 
 def minibatches(
@@ -73,7 +136,7 @@ def minibatches(
 def micro_batches(rollout: Rollout, rows: NDArray[np.int64], max_tokens: int) -> Iterator[NDArray[np.int64]]:
     """Cut rows, sorted by length, into parts of at most max_tokens slots each once padded to their longest."""
     # A prefix has the prompt too: the last decision's slot bounds what a forward sees.
-    lengths = 1 + np.where(rollout.mask[rows], rollout.positions[rows], 0).max(1)
+    lengths = np.maximum(rollout.lengths[rows], 1 + np.where(rollout.mask[rows], rollout.positions[rows], 0).max(1))
     rows, lengths = rows[np.argsort(lengths, kind="stable")], np.sort(lengths, kind="stable")
     start = 0
     for end in range(1, len(rows) + 1):
@@ -99,42 +162,47 @@ def accumulate_gradients(
     *,
     max_tokens: int = MAX_FORWARD_TOKENS,
 ) -> dict[str, float]:
-    """Add the gradient of one optimizer step, -surrogate + value_coef * value loss - entropy_coef * entropy.
+    """Add one optimizer step's gradient: -surrogate + value_coef * critic - entropy_coef * entropy + kl_coef * KL.
 
-    Each term is a sum over the decisions of all rows divided by their number, whatever the cut into micro-batches.
+    The critic's term is there with a critic only, the KL's when the penalty acts in the loss. All are weighted by the
+    row's aggregation over the whole step, however it is cut into micro-batches.
 
     Args:
         policy: its parameters' `.grad` receive the gradient.
         batch: from `make_batch`.
         rows: (n,) episodes of the step.
-        algorithm: the coefficients.
+        algorithm: the row.
         max_tokens: most slots, padding included, in one forward; bounds memory only.
 
     Returns:
-        Means over the step's decisions: loss/policy, loss/value, entropy, approx_kl, clip_fraction; and the largest
-        |log ratio|.
+        loss/policy, loss/value and loss/kl as they enter the gradient, before their coefficients; entropy, approx_kl
+        (from the sampling policy) and clip_fraction, means over the step's tokens; and the largest |log ratio|.
     """
-    normalizer = float(batch.mask[rows].sum())
+    weights = torch.zeros(batch.mask.shape)
+    weights[rows] = token_weights(batch.mask[rows], algorithm.aggregation)
+    num_tokens = float(batch.mask[rows].sum())
     totals: dict[str, float] = {}
     largest = 0.0
     for part in micro_batches(batch.rollout, rows, max_tokens):
         log_probs, values, entropies = policy.evaluate(batch.rollout, part)
-        mask, old_log_probs = batch.mask[part], batch.old_log_probs[part]
-        surrogate = clipped_surrogate(
-            log_probs,
-            old_log_probs,
-            batch.advantages[part],
-            mask,
-            clip_range=algorithm.clip_range,
-            normalizer=normalizer,
-        )
-        critic = value_loss(values, batch.returns[part], mask, normalizer=normalizer)
-        bonus = masked_sum(entropies, mask) / normalizer
-        (surrogate + algorithm.value_coef * critic - algorithm.entropy_coef * bonus).backward()  # type: ignore[no-untyped-call]
-        statistics = ratio_statistics(log_probs, old_log_probs, mask, clip_range=algorithm.clip_range)
+        mask, old, weight = batch.mask[part], batch.old_log_probs[part], weights[part]
+        advantages, clip_range = batch.advantages[part], algorithm.clip_range
+        terms = {"loss/policy": clipped_surrogate(log_probs, old, advantages, mask, weight, clip_range=clip_range)}
+        loss = terms["loss/policy"] - algorithm.entropy_coef * masked_sum(entropies * weight, mask)
+        if algorithm.baseline == "critic":
+            terms["loss/value"] = value_loss(
+                values, batch.old_values[part], batch.returns[part], mask, weight, clip_range=algorithm.value_clip_range
+            )
+            loss = loss + algorithm.value_coef * terms["loss/value"]
+        if batch.ref_log_probs is not None and algorithm.kl_penalty != "k1_reward":
+            kl = kl_estimate(log_probs, batch.ref_log_probs[part], algorithm.kl_penalty.removesuffix("_loss"))
+            terms["loss/kl"] = masked_sum(kl * weight, mask)
+            loss = loss + batch.kl_coef * terms["loss/kl"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        statistics = ratio_statistics(log_probs, old, mask, clip_range=clip_range)
         largest = max(largest, statistics.pop("max_abs_log_ratio").item())
-        terms = {"loss/policy": surrogate, "loss/value": critic, "entropy": bonus}
-        terms |= {name: value / normalizer for name, value in statistics.items()}
+        terms["entropy"] = masked_sum(entropies, mask) / num_tokens
+        terms |= {name: value / num_tokens for name, value in statistics.items()}
         for name, value in terms.items():
             totals[name] = totals.get(name, 0.0) + value.item()
     return totals | {"max_abs_log_ratio": largest}

@@ -142,6 +142,9 @@ def test_what_is_no_finished_run_is_refused(run_dir, tmp_path):
     with pytest.raises(ValueError, match=r"which has no config\.json"):
         load_run(tmp_path)
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json in .* must be what train wrote"):
+        load_run(tmp_path)
+    shutil.copy(run_dir / "config.json", tmp_path)
     with pytest.raises(ValueError, match="which has no final/"):
         load_run(tmp_path)
     with pytest.raises(ValueError, match="num_episodes must be at least 1"):

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from agents.losses import clipped_surrogate, entropy, kl_estimate, ratio_statistics, value_loss
+from agents.losses import (
+    adapted_kl_coef,
+    clipped_surrogate,
+    entropy,
+    kl_estimate,
+    ratio_statistics,
+    token_weights,
+    value_loss,
+)
 
 ONE = torch.ones(1, 1, dtype=torch.bool)
 
@@ -13,7 +21,7 @@ ONE = torch.ones(1, 1, dtype=torch.bool)
 def surrogate_gradient(advantage: float, ratio: float) -> tuple[float, float]:
     log_probs = torch.tensor([[math.log(ratio)]], requires_grad=True)
     loss = clipped_surrogate(
-        log_probs, torch.zeros(1, 1), torch.tensor([[advantage]]), ONE, clip_range=0.2, normalizer=1.0
+        log_probs, torch.zeros(1, 1), torch.tensor([[advantage]]), ONE, torch.ones(1, 1), clip_range=0.2
     )
     loss.backward()
     assert log_probs.grad is not None
@@ -39,12 +47,13 @@ def test_losses_ignore_masked_slots_bit_for_bit():
     generator = torch.Generator().manual_seed(0)
     data = [torch.randn(2, 3, generator=generator) for _ in range(4)]
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.bool)
+    weights = token_weights(mask, "token_mean")
 
     def run(fill: float) -> list[torch.Tensor]:
         log_probs, old, advantages, returns = (x.masked_fill(~mask, fill) for x in data)
         log_probs.requires_grad_()
-        clip = clipped_surrogate(log_probs, old, advantages, mask, clip_range=0.2, normalizer=3)
-        loss = clip + value_loss(log_probs, returns, mask, normalizer=3)
+        clip = clipped_surrogate(log_probs, old, advantages, mask, weights, clip_range=0.2)
+        loss = clip + value_loss(log_probs, old, returns, mask, weights, clip_range=0.2)
         loss.backward()
         assert log_probs.grad is not None
         statistics = ratio_statistics(log_probs, old, mask, clip_range=0.2)
@@ -54,10 +63,43 @@ def test_losses_ignore_masked_slots_bit_for_bit():
         assert torch.equal(clean, poisoned)
 
 
-def test_value_loss_closed_form_and_normalizer():
-    values, returns = torch.tensor([[1.0, 5.0]]), torch.tensor([[0.5, 5.0]])
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    assert value_loss(values, returns, mask, normalizer=2) == pytest.approx(0.5 * 0.25 / 2)
+def test_token_weights():
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool)
+    quarter, sixth = 1 / 4, 1 / 6
+    expected = {
+        "token_mean": [[quarter, quarter, quarter], [quarter, 0, 0]],
+        "sequence_mean": [[sixth, sixth, sixth], [0.5, 0, 0]],
+        "sequence_sum": [[0.5, 0.5, 0.5], [0.5, 0, 0]],
+    }
+    for aggregation, weights in expected.items():
+        torch.testing.assert_close(token_weights(mask, aggregation), torch.tensor(weights))
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "clip_range", "loss", "gradient"),
+    [
+        (1.0, 0.0, 0.5, None, 0.125, 0.5),
+        (1.0, 0.0, 0.5, 0.2, 0.125, 0.5),  # the clipped value 0.2 is nearer to the target, so the plain error counts
+        (1.0, 0.0, 2.0, 0.2, 0.5 * 1.8**2, 0.0),  # moved towards the target as far as it may
+        (0.1, 0.0, 2.0, 0.2, 0.5 * 1.9**2, -1.9),
+    ],
+)
+def test_value_loss_closed_form(value, old, target, clip_range, loss, gradient):
+    values = torch.tensor([[value]], requires_grad=True)
+    old_values, returns = torch.tensor([[old]]), torch.tensor([[target]])
+    result = value_loss(values, old_values, returns, ONE, torch.full((1, 1), 0.5), clip_range=clip_range)
+    result.backward()
+    assert values.grad is not None
+    assert (result.item(), values.grad.item()) == pytest.approx((loss / 2, gradient / 2))
+
+
+def test_kl_coefficient_follows_its_target():
+    """Five updates by hand: far above, a little above, at, a little below and far below the target of 6."""
+    kl_coef, kls = 0.15, [60.0, 6.6, 6.0, 5.4, 0.0]
+    for kl, error in zip(kls, [0.2, 0.1, 0.0, -0.1, -0.2], strict=True):
+        expected = kl_coef * (1 + error * 256 / 10_000)
+        kl_coef = adapted_kl_coef(kl_coef, kl, num_episodes=256, target=6.0, horizon=10_000)
+        assert kl_coef == pytest.approx(expected, rel=1e-12)
 
 
 def test_entropy_is_over_legal_tokens_with_finite_gradients():

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from agents.returns import explained_variance, gae, masked_mean, masked_whiten
+from agents.returns import explained_variance, gae, group_advantages, masked_mean, masked_whiten
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 
@@ -105,3 +105,28 @@ def test_shapes_and_kinds_are_checked():
         gae(torch.zeros(1, 3), torch.zeros(1, 3), ALL, torch.zeros(2), gamma=1.0, gae_lambda=1.0)
     with pytest.raises(ValueError, match="mask must be bool"):
         masked_mean(torch.zeros(1, 3), torch.ones(1, 3))
+
+
+def groups_of(*, leave_one_out: bool, scale: bool, fill: float = 0.0) -> torch.Tensor:
+    """Group 7 has returns 1, 2, 6; group 3 twice 5; group 9 is alone; lengths are ragged and rows are mixed."""
+    mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 1]], dtype=torch.bool)
+    rewards = torch.tensor([[0.5, 0.5], [5.0, 0], [0, 2.0], [6.0, 0], [2.0, 3.0], [1.0, 1.0]])
+    groups = torch.tensor([7, 3, 7, 7, 3, 9])
+    return group_advantages(rewards.masked_fill(~mask, fill), mask, groups, leave_one_out=leave_one_out, scale=scale)
+
+
+def test_group_advantages_closed_form():
+    std = math.sqrt((2**2 + 1**2 + 3**2) / 2) + 1e-4
+    mean = groups_of(leave_one_out=False, scale=False)
+    torch.testing.assert_close(mean, torch.tensor([[-2.0, -2], [0, 0], [-1, -1], [3, 0], [0, 0], [0, 0]]))
+    torch.testing.assert_close(groups_of(leave_one_out=True, scale=False), mean * 1.5)
+    torch.testing.assert_close(groups_of(leave_one_out=False, scale=True), mean / std)
+
+
+def test_group_advantages_ignore_masked_rewards_and_are_finite_for_constant_groups():
+    for scale in (False, True):
+        clean, dirty = (groups_of(leave_one_out=True, scale=scale, fill=fill) for fill in (0.0, float("nan")))
+        assert torch.equal(clean, dirty)
+    constant = torch.full((8, 1), 0.1)
+    mask, groups = torch.ones(8, 1, dtype=torch.bool), torch.zeros(8, dtype=torch.int64)
+    assert group_advantages(constant, mask, groups, leave_one_out=False, scale=True).abs().max() < 1e-9

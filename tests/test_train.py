@@ -188,7 +188,7 @@ def test_the_first_step_is_adams_on_the_clipped_gradient(tmp_path):
     algorithm = Algorithm(episodes_per_update=8, num_epochs=1, num_minibatches=1, max_grad_norm=1e-3, adam_epsilon=1e-4)
     config = dataclasses.replace(CONFIG, algorithm=algorithm, num_episodes=8)
     envs = make_envs(config.env_id, 8, config.env_kwargs)
-    policy = start_policy(config, envs.metadata["textgen"])
+    policy = start_policy(config, envs)
     batch = make_batch(collect(envs, policy, num_episodes=8, seed=config.seed), algorithm)
     accumulate_gradients(policy, batch, np.arange(8), algorithm)
     norm = torch.cat([parameter.grad.flatten() for parameter in policy.parameters()]).norm()
@@ -208,7 +208,7 @@ def test_every_epoch_of_every_update_has_its_own_shuffle(tmp_path, monkeypatch):
         orders.append(tuple(np.concatenate(parts)))
         return parts
 
-    monkeypatch.setattr(agents.train, "minibatches", record)
+    monkeypatch.setattr("agents.update.minibatches", record)
     run(tmp_path / "run", dataclasses.replace(CONFIG, num_episodes=48))
     assert [sorted(order) for order in orders] == [list(range(16))] * 6
     assert len(set(orders)) == 6
@@ -268,9 +268,8 @@ def test_a_strong_kl_penalty_keeps_the_policy_at_its_start(tmp_path):
         algorithm = dataclasses.replace(SMALL, kl_coef=kl_coef)
         config = dataclasses.replace(CONFIG, algorithm=algorithm, num_episodes=160)
         run_dir = run(tmp_path / str(kl_coef), config)
-        metadata = string_envs().metadata["textgen"]
-        policy = LMPolicy.from_pretrained(run_dir / "final", metadata)
-        start = agents.train.start_policy(config, metadata)
+        policy = LMPolicy.from_pretrained(run_dir / "final", string_envs().metadata["textgen"])
+        start = start_policy(config, string_envs())
         rollout = collect(string_envs(), policy, num_episodes=200, seed=9)
         rows = np.arange(200)
         with torch.no_grad():
