@@ -1,26 +1,32 @@
 """Checkpoints that are atomic, safe and exact: safetensors and JSON only, a manifest of hashes, fsync, rename.
 
-A checkpoint is a directory step_000123. It appears under that name only when every byte of it is on disk, and it is
-read only when every byte has the hash its manifest names.
+A checkpoint is a directory step_000123. It appears under that name only when every byte of it is on disk, LATEST names
+it only after that, and it is read only when every byte is what its manifest says. The newest two are kept, and the
+best. The manifest is `manifest`'s, one writer a run `runlock`'s; what is promised stands in docs/determinism.md.
 """
 
+import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-FORMAT = 1
+from agents.manifest import DamagedError, changed_environment, read_manifest, verify, write_manifest
+
 NUM_KEPT = 2  # the newest, and one to fall back on
+LATEST = "LATEST"
+_SPARE_BYTES = 2**20  # for the JSON files and the file system itself
 _NAME = r"step_([0-9]{6,})"
-_READ_ON_RESUME = ("state.json", "optimizer.safetensors", "policy/model.safetensors", "policy/value_head.safetensors")
 
 
 def write_directory(final: Path, write: Callable[[Path], None]) -> None:
@@ -35,14 +41,27 @@ def write_directory(final: Path, write: Callable[[Path], None]) -> None:
     temporary = final.with_name(f"{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
     temporary.mkdir(parents=True)
-    write(temporary)
-    for path in sorted(temporary.rglob("*"), key=lambda path: (path.is_dir(), path)):
-        _fsync(path)
-    _fsync(temporary)
+    try:
+        write(temporary)
+        for path in sorted(temporary.rglob("*"), key=lambda path: (path.is_dir(), path)):
+            _fsync(path)
+        _fsync(temporary)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)  # half of it would keep a full disk full
+        raise
     if final.exists():
         _delete(final)
     temporary.rename(final)
     _fsync(final.parent)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Make or replace a text file so that its name never stands for half of it, also after a power cut."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _fsync(temporary)
+    temporary.rename(path)
+    _fsync(path.parent)
 
 
 def save_checkpoint(
@@ -52,62 +71,92 @@ def save_checkpoint(
     write_policy: Callable[[Path], None],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    metric: float | None = None,
 ) -> Path:
-    """Write step_<step> below a folder, atomically, and delete all but the newest two.
+    """Write step_<step> below a folder, atomically; then point LATEST at it and delete what is no longer needed.
+
+    When it returns, the checkpoint outlives a power cut. The newest two stay, and the one with the highest metric.
 
     Args:
-        folder: the run's checkpoints directory.
+        folder: the run's checkpoints directory; the manifest notes the hash of the config.json beside it.
         step: number of updates done.
-        write_policy: writes the policy, model.safetensors and value_head.safetensors, into the directory it is given.
+        write_policy: writes the policy, one or more *.safetensors, into the directory it is given, and makes that.
         optimizer: its state and counters are kept exactly.
         state: JSON-able; everything else needed to go on.
+        metric: finite; the more the better; None when this checkpoint cannot be the best.
 
     Returns:
         The checkpoint's directory.
+
+    Raises:
+        ValueError: for a metric that is not finite.
+        OSError: when the disk has too little room, with both numbers of bytes, or fails; older checkpoints stay whole.
     """
+    if metric is not None and not math.isfinite(metric):
+        raise ValueError(f"metric must be finite, got {metric}; pass None when the update has none")
+    final = folder / f"step_{step:06d}"
+    tensors, settings = _split_optimizer(optimizer)
 
     def write(temporary: Path) -> None:
         write_policy(temporary / "policy")
-        tensors, settings = _split_optimizer(optimizer)
         save_file(tensors, temporary / "optimizer.safetensors")
-        _write_json(temporary / "state.json", {"step": step, "optimizer": settings, **state})
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        hashes = {path.relative_to(temporary).as_posix(): _sha256(path) for path in files}
-        _write_json(temporary / "manifest.json", {"format": FORMAT, "torch": torch.__version__, "files": hashes})
+        content = {"step": step, "optimizer": settings, **state}
+        (temporary / "state.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        config = folder.parent / "config.json"
+        write_manifest(temporary, device=_device(optimizer), config=config, metric=metric)
 
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        _fsync(folder.parent)
     for leftover in _directories(folder, _NAME + r"\.(tmp|trash)"):  # of a writer that was killed
         shutil.rmtree(leftover)
-    final = folder / f"step_{step:06d}"
-    write_directory(final, write)
-    for old in _directories(folder, _NAME)[:-NUM_KEPT]:
-        _delete(old)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    _require_space(folder, sum(tensor.nbytes for tensor in (*parameters, *tensors.values())) + _SPARE_BYTES)
+    try:
+        write_directory(final, write)
+        write_file(folder / LATEST, final.name + "\n")
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{final.name} must be written whole, got {error}; see to the disk of {folder} and resume: "
+            "the checkpoints before it are unharmed"
+        ) from error
+    _prune(folder, step)
     return final
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose manifest verifies, None without any; warn about each newer damaged one.
+    """Return the newest checkpoint whose manifest verifies, None without any; warn about each newer lost one.
 
     Raises:
-        ValueError: when there are checkpoints but all are damaged: starting again would cut the run's records.
+        ValueError: when there are or were checkpoints but none is whole, as starting again would cut the run's records;
+            or when one has a format that this version does not know.
     """
-    damaged: list[str] = []
-    for path in reversed(_directories(folder, _NAME)):
-        problem = _problem(path)
-        if problem is None:
-            for text in damaged:
-                warnings.warn(f"checkpoint {text}; using the one before it", stacklevel=2)
-            return path
-        damaged.append(f"{path.name} is damaged: {problem}")
-    if damaged:
-        raise ValueError(
-            f"checkpoints must hold a whole one, got none in {folder}, the newest, {damaged[0]}; "
-            "restore it from a copy or train in a new run_dir"
-        )
-    return None
+    paths = _directories(folder, _NAME)
+    lost = []
+    if (folder / LATEST).is_file():
+        with (folder / LATEST).open(encoding="utf-8", errors="replace") as file:
+            name = file.read(100).removesuffix("\n")
+        if name not in [path.name for path in paths]:
+            lost.append(f"{name!r} is missing, which {LATEST} names")
+    return _first_whole(folder, reversed(paths), lost)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """Return the whole checkpoint with the highest metric, the newest of equals, None when none has a metric.
+
+    Raises:
+        ValueError: as `latest_checkpoint`.
+    """
+    ranked = sorted(_directories(folder, _NAME), key=lambda path: (_metric(path), _step(path)))
+    return _first_whole(folder, (path for path in reversed(ranked) if _metric(path) > -math.inf), [])
 
 
 def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore the optimizer and return the rest of the state. The policy is in path / "policy"."""
+    """Restore the optimizer and return the rest of the state. The policy is in path / "policy".
+
+    Warns when versions, threads or device are not those it was written under: the run then goes on, but its numbers
+    may differ in the last bits from those of a run that never stopped.
+    """
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     tensors = load_file(path / "optimizer.safetensors")
     restored: dict[int, dict[str, torch.Tensor]] = {}
@@ -115,6 +164,10 @@ def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, A
         index, key = name.split(".")
         restored.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": restored, "param_groups": state.pop("optimizer")})
+    changes = changed_environment(path, _device(optimizer))
+    if changes:
+        text = f"{path.name} was written with {'; '.join(changes)}: the run goes on, but not bit for bit"
+        warnings.warn(text, stacklevel=2)
     return state
 
 
@@ -127,11 +180,68 @@ def parameter_hash(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _first_whole(folder: Path, paths: Iterable[Path], lost: list[str]) -> Path | None:
+    """Return the first path that verifies, with a warning for each before it and for what is lost already."""
+    for path in paths:
+        try:
+            verify(path)
+        except DamagedError as error:
+            lost.append(f"{path.name} is damaged: {error}")
+            continue
+        for text in lost:
+            warnings.warn(f"checkpoint {text}; using {path.name}", stacklevel=3)
+        return path
+    if lost:
+        raise ValueError(
+            f"checkpoints must hold a whole one, got none in {folder}: {lost[0]}; "
+            "restore it from a copy or train in a new run_dir"
+        )
+    return None
+
+
+def _prune(folder: Path, step: int) -> None:
+    """Delete all checkpoints up to a step but the newest two and the best; later ones are damaged, and not ours."""
+    done = [path for path in _directories(folder, _NAME) if _step(path) <= step]
+    best = max(done, key=lambda path: (_metric(path), _step(path)))
+    for old in done[:-NUM_KEPT]:
+        if old != best:
+            _delete(old)
+
+
+def _metric(path: Path) -> float:
+    """Return the metric in a checkpoint's manifest, -inf without."""
+    try:
+        metric = read_manifest(path).get("metric")
+    except DamagedError:
+        return -math.inf
+    return metric if isinstance(metric, float) and math.isfinite(metric) else -math.inf
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {folder} must have {needed:,} bytes free for a checkpoint, got {free:,}; "
+            "delete something and resume, or train on another disk",
+        )
+
+
+def _step(path: Path) -> int:
+    match = re.match(_NAME, path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _device(optimizer: torch.optim.Optimizer) -> str:
+    parameter: torch.Tensor = optimizer.param_groups[0]["params"][0]
+    return parameter.device.type
+
+
 def _directories(folder: Path, pattern: str) -> list[Path]:
-    """Return the directories whose whole name matches a pattern that starts with _NAME, oldest step first."""
-    matches = {path: re.fullmatch(pattern, path.name) for path in folder.glob("step_*") if path.is_dir()}
-    steps = {path: int(match[1]) for path, match in matches.items() if match}
-    return sorted(steps, key=steps.__getitem__)
+    """Return the directories whose whole name matches a pattern that starts with _NAME, oldest step first; no links."""
+    paths = [path for path in folder.glob("step_*") if path.is_dir() and not path.is_symlink()]
+    return sorted((path for path in paths if re.fullmatch(pattern, path.name)), key=_step)
 
 
 def _delete(path: Path) -> None:
@@ -141,39 +251,11 @@ def _delete(path: Path) -> None:
     shutil.rmtree(path.rename(trash))
 
 
-def _problem(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint, naming the file, or None."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return "manifest.json is missing or not JSON"
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return f"manifest.json must have format {FORMAT}"
-    hashes = manifest.get("files")
-    if not isinstance(hashes, dict) or not hashes.keys() >= set(_READ_ON_RESUME):
-        return f"manifest.json must name the files {', '.join(_READ_ON_RESUME)}"
-    for name, expected in hashes.items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if _sha256(path / name) != expected:
-            return f"{name} does not have the hash of its manifest"
-    return None
-
-
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     """Return the optimizer's tensors by "<parameter>.<key>", and its JSON-able settings."""
     state = optimizer.state_dict()
     tensors = {f"{index}.{key}": value for index, values in state["state"].items() for key, value in values.items()}
     return tensors, state["param_groups"]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _fsync(path: Path) -> None:

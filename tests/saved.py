@@ -1,0 +1,34 @@
+"""A small trained model and its checkpoints, which the tests of checkpoints share."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from agents.checkpoint import save_checkpoint
+
+
+def linear_and_adam() -> tuple[torch.nn.Linear, torch.optim.Adam]:
+    """A model and an optimizer that has state."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(3):
+        model(torch.ones(3)).sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def save(folder: Path, step: int, trained: Any, metric: float | None = None, **state: Any) -> Path:
+    """A checkpoint of them."""
+    model, optimizer = trained
+
+    def write_policy(path: Path) -> None:
+        path.mkdir()
+        save_file(model.state_dict(), path / "model.safetensors")
+        save_file({"weight": torch.ones(1)}, path / "value_head.safetensors")
+
+    return save_checkpoint(
+        folder, step, write_policy=write_policy, optimizer=optimizer, state={"note": step, **state}, metric=metric
+    )
