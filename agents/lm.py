@@ -14,19 +14,23 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from agents.cache import SlotCache
+from agents.checkpoint import parameter_hash
+from agents.gguf import convert_gguf
+from agents.lora import LoraSettings, adapter_tensors, inject_adapter, read_adapter_config, save_adapter
 from agents.losses import entropy
 from agents.policy import Decisions
-from agents.pretrained import load_causal_lm, load_value_head, without_dropout
+from agents.pretrained import find_file, load_causal_lm, load_tensors, read_fingerprint, weights, without_dropout
 from agents.rollout import Rollout
 
 MAX_LOGITS_BYTES = 256 * 2**20  # no (tokens, vocabulary) array of a forward or a backward is larger
 _ARCHITECTURES = ("gpt2", "llama")
+_VALUE_HEAD = "value_head.safetensors"
 
 
 class LMPolicy(nn.Module):
@@ -55,9 +59,11 @@ class LMPolicy(nn.Module):
         self.vocab_sha256: str = metadata["vocab_sha256"]
         self.prompt_slots: int = metadata["max_prompt_tokens"]
         self.max_tokens: int = metadata["max_prompt_tokens"] + metadata["max_new_tokens"]
-        self.value_head = nn.Linear(model.config.hidden_size, 1)
+        self.value_head = nn.utils.skip_init(nn.Linear, model.config.hidden_size, 1)  # type: ignore[no-untyped-call]
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        self.lora: LoraSettings | None = None
+        self.base_sha256 = ""  # of the trunk below an adapter
         self.cache: SlotCache | None = None
         self.fed: NDArray[np.int64] = np.zeros(0, np.int64)  # (N,) tokens of each row that the cache holds
         self.eval()
@@ -142,38 +148,92 @@ class LMPolicy(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, metadata: Mapping[str, Any], *, temperature: float = 1.0) -> "LMPolicy":
-        """Load a saved policy or any causal LM in safetensors form.
+        """Load a saved policy, any causal LM in safetensors form, a LoRA adapter with its base, or a GGUF file.
 
         Args:
-            name: a local directory or a hub id.
+            name: a local directory, a hub id, or a .gguf file, which `gguf` converts once.
             metadata: the env's `metadata["textgen"]`.
             temperature: see the constructor.
 
         Raises:
-            ValueError: for weights that are absent, damaged or not finite, or made for another vocabulary.
+            ValueError: for weights that are absent, damaged or not finite, or made for another vocabulary or base.
         """
-        policy = cls(load_causal_lm(name, metadata), metadata, temperature=temperature)
-        load_value_head(name, policy.value_head)
+        if str(name).endswith(".gguf"):
+            name = convert_gguf(Path(name))
+        adapter = find_file(name, "adapter_config.json")
+        base, lora = (name, None) if adapter is None else read_adapter_config(adapter)
+        policy = cls(load_causal_lm(base, metadata), metadata, temperature=temperature)
+        if adapter is not None and lora is not None:
+            policy.add_lora(lora, seed=0)
+            policy._load_adapter(adapter.parent)
+        if (head := find_file(name, _VALUE_HEAD)) is not None:
+            load_tensors(head, policy.value_head.state_dict())
         return policy
 
+    def add_lora(self, settings: LoraSettings, *, seed: int) -> None:
+        """Freeze the trunk and train an adapter and the value head from now on; probabilities stay what they are.
+
+        Args:
+            settings: of the adapter.
+            seed: of its initial weights; the global generator is left as it was.
+
+        Raises:
+            ValueError: when there is an adapter already, or target names match nothing.
+        """
+        if self.lora is not None:
+            raise ValueError(f"policy must have no adapter yet, got one with {self.lora}; train that one")
+        self.base_sha256 = parameter_hash(self.model)
+        inject_adapter(self.model, settings, seed=seed)
+        self.lora = settings
+
     def load(self, folder: Path) -> None:
-        """Take over the weights that `save` wrote for a policy of the same shape."""
-        load_model(self.model, folder / "model.safetensors")
-        self.value_head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        """Take over the weights that `save` wrote for a policy of the same shape.
+
+        Raises:
+            ValueError: names the tensors that are missing, unexpected, not finite or of another shape.
+        """
+        if self.lora is None:
+            load_tensors(folder / "model.safetensors", weights(self.model))
+        else:
+            self._load_adapter(folder)
+        load_tensors(folder / _VALUE_HEAD, self.value_head.state_dict())
+
+    def _load_adapter(self, folder: Path) -> None:
+        """Take over an adapter; one that we saved names its base by hash as well."""
+        path = folder / "textenvs.json"
+        if path.is_file() and (found := read_fingerprint(path, "base_sha256")) != self.base_sha256:
+            raise ValueError(
+                f"base model must be the one the adapter in {folder} was trained on, {found[:12]}, "
+                f"got {str(self.base_sha256)[:12]} from {self.model.name_or_path}; restore it"
+            )
+        load_tensors(folder / "adapter_model.safetensors", adapter_tensors(self.model))
 
     def save(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors, value_head.safetensors and the vocabulary's fingerprint."""
+        """Write config.json and model.safetensors, or the adapter in peft's two files; the value head; textenvs.json.
+
+        The last holds the vocabulary's fingerprint and, for an adapter, its base's.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.config.to_json_file(folder / "config.json", use_diff=False)
-        save_model(self.model, str(folder / "model.safetensors"), metadata={"format": "pt"})
-        save_file(self.value_head.state_dict(), folder / "value_head.safetensors")
-        (folder / "textenvs.json").write_text(json.dumps({"vocab_sha256": self.vocab_sha256}) + "\n", encoding="utf-8")
+        fingerprints = {"vocab_sha256": self.vocab_sha256}
+        if self.lora is None:
+            self.model.config.to_json_file(folder / "config.json", use_diff=False)
+            save_model(self.model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+        else:
+            save_adapter(self.model, self.lora, folder)
+            fingerprints["base_sha256"] = self.base_sha256
+        save_file(self.value_head.state_dict(), folder / _VALUE_HEAD)
+        (folder / "textenvs.json").write_text(json.dumps(fingerprints) + "\n", encoding="utf-8")
 
     def frozen_copy(self) -> "LMPolicy":
-        """Return a copy without gradients: the reference of a KL penalty."""
+        """Return a copy without gradients: the reference of a KL penalty.
+
+        What does not train here is shared, not copied: beside a LoRA policy a reference costs an adapter. It is the
+        adapter as it is now; the base without one would be another model after a warm start.
+        """
         self.cache = None
-        return copy.deepcopy(self).requires_grad_(False)
+        frozen = {id(parameter): parameter for parameter in self.parameters() if not parameter.requires_grad}
+        return copy.deepcopy(self, frozen).requires_grad_(False)
 
     @property
     def device(self) -> torch.device:

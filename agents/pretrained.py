@@ -1,8 +1,8 @@
-"""Language models from disk or the hub, refused unless every weight is there and the vocabulary is the env's."""
+"""Weights from disk or the hub, refused unless each is there and finite; language models of the env's vocabulary."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ def load_causal_lm(name: str | Path, metadata: Mapping[str, Any]) -> PreTrainedM
         ValueError: for weights that are absent, damaged, not finite or of another architecture, or another vocabulary.
     """
     folder = Path(name)
+    if find_file(name, "adapter_config.json") is not None:
+        raise ValueError(f"model must be a whole model, got the adapter {str(name)!r}; name the model it was made for")
     if folder.is_dir():
         _check_folder(folder)
     elif folder.is_absolute() or str(name).startswith("."):
@@ -52,32 +54,45 @@ def load_causal_lm(name: str | Path, metadata: Mapping[str, Any]) -> PreTrainedM
             f"model must be a directory or a hub id with safetensors weights, got {str(name)!r}: "
             f"{str(error).splitlines()[0]}; check the name and the network"
         ) from error
-    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    shapes = [f"{key} {tuple(got)} for {tuple(want)}" for key, got, want in sorted(info["mismatched_keys"])]
-    wrong = {"missing": missing, "of another shape": shapes, "unexpected": unexpected}
-    if any(wrong.values()):
-        found = ", ".join(f"{what}: {', '.join(keys)}" for what, keys in wrong.items() if keys)
-        raise ValueError(f"weights must be those that config.json describes, got {found} in {name}; save both again")
+    shapes = [f"{key} {tuple(got)} for {tuple(want)}" for key, got, want in info["mismatched_keys"]]
+    _refuse_odd(name, missing=info["missing_keys"], unexpected=info["unexpected_keys"], mismatched=shapes)
     _check_finite(dict(model.named_parameters()), name)
+    # Adapters are saved with the name of their base, which must not depend on the directory of today's process.
+    model.name_or_path = str(folder.resolve() if folder.is_dir() else name)
     return model
 
 
-def load_value_head(name: str | Path, head: nn.Linear) -> None:
-    """Take over the value head that `LMPolicy.save` wrote beside a model, if there is one.
+def load_tensors(path: Path, wanted: Mapping[str, Tensor]) -> None:
+    """Copy a safetensors file into tensors of the same names, shapes and kinds; nothing is copied unless all fit.
 
     Raises:
-        ValueError: for a value head that is damaged, not finite or of another shape.
+        ValueError: names the tensors that are missing, unexpected, not finite or of another shape or kind.
     """
-    path = _file(name, "value_head.safetensors")
-    if path is None:
-        return
     _check_safetensors(path)
-    found, wanted = load_file(path), {key: tuple(tensor.shape) for key, tensor in head.state_dict().items()}
-    shapes = {key: tuple(tensor.shape) for key, tensor in found.items()}
-    if shapes != wanted:
-        raise ValueError(f"value head must have shapes {wanted}, got {shapes} in {path}; delete it to start from 0")
+    found = load_file(path)
+    _refuse_odd(
+        path,
+        missing=wanted.keys() - found.keys(),
+        unexpected=found.keys() - wanted.keys(),
+        mismatched=[
+            f"{name} {_kind(found[name])} for {_kind(wanted[name])}"
+            for name in wanted.keys() & found.keys()
+            if _kind(found[name]) != _kind(wanted[name])
+        ],
+    )
     _check_finite(found, path)
-    head.load_state_dict(found)
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a module that `safetensors.torch.save_model` writes: shared ones once, first name."""
+    tensors = module.state_dict()
+    first: dict[int, str] = {}
+    for name in sorted(tensors):
+        first.setdefault(tensors[name].data_ptr(), name)
+    return {name: tensors[name] for name in first.values()}
 
 
 def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -88,7 +103,7 @@ def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
-def _file(name: str | Path, filename: str) -> Path | None:
+def find_file(name: str | Path, filename: str) -> Path | None:
     """Find a file of a local directory or a hub id; None when it has none or, offline, when none is cached."""
     try:
         found = cached_file(str(name), filename)
@@ -116,6 +131,20 @@ def _check_safetensors(path: Path) -> None:
         raise ValueError(f"{path} must be a whole safetensors file, got {error}; save or copy it again") from None
 
 
+def _refuse_odd(
+    where: str | Path, *, missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[str]
+) -> None:
+    """Refuse weights whose names or shapes are not exactly the model's."""
+    wrong = {"missing": sorted(missing), "of another shape": sorted(mismatched), "unexpected": sorted(unexpected)}
+    if any(wrong.values()):
+        found = ", ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        raise ValueError(f"weights must be exactly the model's, got {found} in {where}; save or copy them again")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
 def _check_finite(tensors: Mapping[str, Tensor], where: str | Path) -> None:
     """Refuse weights that would make every probability NaN."""
     for key, tensor in tensors.items():
@@ -126,9 +155,9 @@ def _check_finite(tensors: Mapping[str, Tensor], where: str | Path) -> None:
 def _check_vocabulary(name: str | Path, metadata: Mapping[str, Any], vocab_size: int) -> None:
     """Compare the model's fingerprint, else that of its tokenizer, else its vocabulary's size, with the env's."""
     wanted: str = metadata["vocab_sha256"]
-    if (path := _file(name, "textenvs.json")) is not None:
-        found = _read_fingerprint(path)
-    elif (path := _file(name, "tokenizer.json")) is not None:
+    if (path := find_file(name, "textenvs.json")) is not None:
+        found = read_fingerprint(path)
+    elif (path := find_file(name, "tokenizer.json")) is not None:
         found = _tokenizer_fingerprint(path, metadata["eos_id"])
     elif vocab_size == metadata["num_tokens"]:
         return
@@ -144,13 +173,18 @@ def _check_vocabulary(name: str | Path, metadata: Mapping[str, Any], vocab_size:
         )
 
 
-def _read_fingerprint(path: Path) -> str:
+def read_fingerprint(path: Path, key: str = "vocab_sha256") -> str:
+    """Read one hash of a textenvs.json.
+
+    Raises:
+        ValueError: when it is not there.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["vocab_sha256"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         found = None
     if not isinstance(found, str):
-        raise ValueError(f'{path} must be {{"vocab_sha256": "..."}}, got something else; save the model again')
+        raise ValueError(f'{path} must be {{"{key}": "..."}}, got something else; save the model again')
     return found
 
 
