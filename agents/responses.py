@@ -1,0 +1,168 @@
+"""Given responses as whole episodes: demonstrations of an env, or the lines of a file. What learns them is `sft`."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import textenvs
+from agents.rollout import Rollout
+
+
+class Episode(NamedTuple):
+    """One response under an env's rules: n decisions."""
+
+    row: NDArray[np.int64]  # (P + T,) the final prefix
+    actions: list[int]  # n token ids
+    positions: list[int]  # n slots
+    legal: list[NDArray[np.bool_]]  # n masks (V,)
+
+
+def play_back(rules: textenvs.Rules, start: Any, token_ids: Iterable[int]) -> Episode:
+    """Lay a response out as the env would, replies included; what comes after the episode's end is left.
+
+    Args:
+        rules: the env's.
+        start: from `rules.start` or `rules.start_prompt`.
+        token_ids: what the agent chooses.
+
+    Raises:
+        ValueError: for a token that the env's mask forbids: its likelihood is 0, whatever the weights.
+    """
+    row, end = start.row.copy(), rules.max_prompt_tokens
+    turn_ends: list[int] = []
+    episode = Episode(row, [], [], [])
+    for token in token_ids:
+        legal = rules.legal(start.problem, row, end)
+        if not legal[token]:
+            allowed = ", ".join(repr(rules.vocab.tokens[i]) for i in np.flatnonzero(legal)[:10])
+            raise ValueError(
+                f"response must keep to the env's masks, got {rules.vocab.tokens[token]!r} as token "
+                f"{len(episode.actions) + 1} after the prompt {start.prompt[:80]!r}, where {allowed} may follow"
+            )
+        episode.actions.append(token)
+        episode.positions.append(end)
+        episode.legal.append(legal)
+        row[end] = token
+        end += 1
+        if rules.ends_turn[token] or end == rules.width:
+            end, reason = rules.close_turn(start.problem, row, end, turn_ends)
+            if reason is not None:
+                break
+    return episode
+
+
+def demonstrations(rules: textenvs.Rules, max_demonstrations: int) -> list[Episode]:
+    """Play back the demonstrations of the first problems.
+
+    Raises:
+        ValueError: for a problem that has none.
+    """
+    episodes = []
+    for k in range(min(len(rules.task), max_demonstrations)):
+        start = rules.start(k)
+        token_ids = rules.demonstration(start.problem)
+        if token_ids is None:
+            raise ValueError(
+                f"every problem must have a demonstration, got none for problem {k}, {start.prompt[:80]!r}; "
+                "give it a reference, or pass --text-file"
+            )
+        episodes.append(play_back(rules, start, token_ids))
+    return episodes
+
+
+def read_responses(path: str | Path, rules: textenvs.Rules) -> list[Episode]:
+    """Play back a file of responses, one a line; blank lines are skipped.
+
+    A line is `prompt<TAB>response`; without a TAB plain text, whose first token is the prompt. In a file named .jsonl
+    it is an object with "prompt" and "response", as `textenvs evaluate --samples` writes. The end token is added where
+    there is room for it.
+
+    Raises:
+        ValueError: for a file without responses or not in UTF-8, and for a line whose prompt the task cannot read,
+            whose response is longer than the limit or goes on after the episode's end, or that has a symbol outside
+            the vocabulary or against the mask; the message names line and value.
+        OSError: when the file cannot be read.
+    """
+    episodes = []
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        episodes.append(_read_line(line.rstrip("\n"), rules, is_json=Path(path).suffix == ".jsonl"))
+                    except ValueError as error:
+                        raise ValueError(f"{path}:{number}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, got byte {error.start} of a block that is not; re-encode it") from None
+    if not episodes:
+        raise ValueError(f"{path} must hold at least one response, got none; write one a line")
+    return episodes
+
+
+def _read_line(line: str, rules: textenvs.Rules, *, is_json: bool) -> Episode:
+    vocab = rules.vocab
+    if is_json:
+        prompt, response = _read_json(line)
+        ids = vocab.encode(response).tolist()
+    elif "\t" in line:
+        prompt, _, response = line.partition("\t")
+        ids = vocab.encode(response).tolist()
+    else:
+        first, *ids = vocab.encode(line).tolist()
+        prompt = vocab.decode([first])
+    limit = rules.max_new_tokens
+    if len(ids) > limit:
+        raise ValueError(
+            f"response must be at most {limit} tokens, got {len(ids)} in {line[:80]!r}; "
+            "shorten it, or raise max_new_tokens"
+        )
+    episode = play_back(rules, rules.start_prompt(prompt), [*ids, vocab.eos_id])
+    if len(episode.actions) < len(ids):
+        raise ValueError(
+            f"response must end where the episode does, got {len(ids)} tokens in {line[:80]!r}, of which number "
+            f"{len(episode.actions)} ends it; cut the rest"
+        )
+    return episode
+
+
+def _read_json(line: str) -> tuple[str, str]:
+    try:
+        record = json.loads(line)
+        prompt, response = record["prompt"], record["response"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        prompt = response = None
+    if not isinstance(prompt, str) or not isinstance(response, str):
+        raise ValueError(f'line must be a JSON object with the texts "prompt" and "response", got {line[:80]!r}')
+    return prompt, response
+
+
+def as_rollout(episodes: list[Episode], *, has_masks: bool) -> Rollout:
+    """Put B episodes of at most T decisions side by side; log-probs, values and rewards are 0: nobody sampled them."""
+    shape = (len(episodes), max(len(episode.actions) for episode in episodes))
+    mask = np.zeros(shape, bool)
+    actions, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    legal = np.zeros((*shape, len(episodes[0].legal[0])), bool) if has_masks else None
+    for i, episode in enumerate(episodes):
+        n = len(episode.actions)
+        mask[i, :n], actions[i, :n], positions[i, :n] = True, episode.actions, episode.positions
+        if legal is not None:
+            legal[i, :n] = episode.legal
+    return Rollout(
+        observations=np.stack([episode.row for episode in episodes]),
+        actions=actions,
+        mask=mask,
+        positions=positions,
+        legal=legal,
+        log_probs=np.zeros(shape, np.float32),
+        values=np.zeros(shape, np.float32),
+        rewards=np.zeros(shape),
+        terminated=np.ones(shape[0], bool),
+        truncated=np.zeros(shape[0], bool),
+        bootstrap_values=np.zeros(shape[0], np.float32),
+        infos=np.array([{} for _ in episodes], object),
+        episodes=np.arange(shape[0]),
+    )
