@@ -125,9 +125,7 @@ def read_adapter_config(path: Path) -> tuple[str, LoraSettings]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} must be an adapter's configuration, got {error!r}; save the adapter again") from None
     if odd := _unsupported(found):
-        raise ValueError(
-            f"{path} must describe plain LoRA, got {', '.join(odd)}; merge the adapter into its model"
-        )
+        raise ValueError(f"{path} must describe plain LoRA, got {', '.join(odd)}; merge the adapter into its model")
     if not isinstance(base, str):
         raise ValueError(
             f"{path} must name its base model, got {base!r}; make the base, then call its add_lora and load"

@@ -233,7 +233,9 @@ def test_a_value_head_of_another_shape_or_not_finite_is_refused(saved):
     with pytest.raises(ValueError, match="finite, got NaN or infinity in bias"):
         LMPolicy.from_pretrained(folder, metadata)
     rewrite(folder / "value_head.safetensors", lambda t: t.update(weight=torch.ones(1, 8)))
-    with pytest.raises(ValueError, match=r"of another shape: weight float32 \(1, 8\) for float32 \(1, 16\) in .*value_head"):
+    with pytest.raises(
+        ValueError, match=r"of another shape: weight float32 \(1, 8\) for float32 \(1, 16\) in .*value_head"
+    ):
         LMPolicy.from_pretrained(folder, metadata)
 
 
