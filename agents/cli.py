@@ -186,6 +186,54 @@ def train(
     print(f"{run_dir}: final/model.safetensors, curve.png, metrics.jsonl, samples.jsonl")
 
 
+def sft(
+    env_id: EnvId,
+    /,
+    *,
+    run_dir: Path,
+    text_file: Path | None = None,
+    model: str = "scratch",
+    env_kwargs: EnvKwargs = "{}",
+    epochs: int = 20,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    patience: int = 2,
+    seed: int = 0,
+) -> None:
+    """Warm a language model up on given responses; `train --model RUN_DIR/final` then starts from it.
+
+    Args:
+        env_id: a registered id, whose demonstrations are imitated.
+        run_dir: where metrics and the model go; must be new or empty.
+        text_file: imitate its lines instead: prompt<TAB>response, plain text whose first token is the prompt, or JSON
+            lines with "prompt" and "response" when its name ends in .jsonl.
+        model: "scratch", "tiny", a directory or a hub id; one that can write already wants a lower --learning-rate.
+        env_kwargs: keyword arguments of the environment.
+        epochs: most passes over the responses, at least 1.
+        batch_size: responses an optimizer step, at least 1.
+        learning_rate: of Adam, constant, above 0.
+        patience: epochs without a new lowest held-out perplexity after which to stop, at least 1.
+        seed: of scratch weights, the held-out tenth and the order.
+    """
+    from agents.sft import SFTConfig
+    from agents.sft import sft as run
+
+    _make(env_id, env_kwargs, ours=True)
+    config = SFTConfig(
+        env_id=env_id,
+        env_kwargs=_json_object(env_kwargs),
+        text_file=None if text_file is None else str(text_file),
+        model=model,
+        num_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        seed=seed,
+    )
+    run(config, run_dir)
+    print(f"{run_dir}: final/model.safetensors, metrics.jsonl; next: textenvs train {env_id} --model {run_dir}/final")
+
+
 def evaluate(
     run_dir: EnvId,
     /,
@@ -234,6 +282,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "show": show,
     "check": check,
     "play": play,
+    "sft": sft,
     "train": train,
     "evaluate": evaluate,
 }

@@ -128,6 +128,25 @@ def test_a_run_leaves_everything(finished: Path, capsys: pytest.CaptureFixture[s
     assert run("evaluate", str(finished), "--episodes", "10") == 0
 
 
+def test_a_warm_start_that_train_takes_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text_file = tmp_path / "walks.txt"
+    text_file.write_text("ceoa\nfa\ntneoa\n" * 4, encoding="utf-8")
+    warm, run_dir = str(tmp_path / "warm"), str(tmp_path / "run")
+    walk = "textenvs/RandomWalk-v0"
+    assert run("sft", walk, "--run-dir", warm, "--text-file", str(text_file), "--epochs", "2") == 0
+    out = capsys.readouterr().out
+    assert "held-out perplexity" in out
+    assert f"train {walk} --model {warm}/final" in out
+    assert (tmp_path / "warm/metrics.jsonl").read_text().count("\n") == 3
+    assert run("train", walk, "--run-dir", run_dir, "--model", f"{warm}/final", *FAST) == 0
+    text_file.write_text("ceoa\nceoz\n", encoding="utf-8")
+    assert run("sft", walk, "--run-dir", str(tmp_path / "no"), "--text-file", str(text_file)) == 2
+    assert "walks.txt:2: text must be spelt" in lines(capsys)
+    assert run("sft", "TextGen-v0", "--run-dir", str(tmp_path / "no")) == 2
+    assert "pass --text-file" in lines(capsys)
+    assert not (tmp_path / "no").exists()
+
+
 def lines(capsys: pytest.CaptureFixture[str]) -> str:
     """What stands on standard error: one line, no traceback."""
     error = capsys.readouterr().err

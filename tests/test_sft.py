@@ -313,9 +313,7 @@ def test_lines_that_cannot_be_imitated(name: str, content: str, words: str, tmp_
 
 def test_other_files_that_cannot_be_imitated(tmp_path: Path) -> None:
     rules = textenvs.Rules("copy", stop=["h"])
-    with pytest.raises(
-        ValueError, match=r"a.txt:1: response must end where .* got 3 tokens .* number 2"
-    ):
+    with pytest.raises(ValueError, match=r"a.txt:1: response must end where .* got 3 tokens .* number 2"):
         read_responses(write(tmp_path / "a.txt", "ab=\tahb"), rules)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ValueError, match=r"latin.txt must be UTF-8"):
