@@ -1,5 +1,8 @@
-"""Stable-Baselines3 agents on the same env ids, as independent baselines."""
+"""Agents of Stable-Baselines3 and sb3-contrib by name, on the same env ids, as independent baselines."""
 
+from __future__ import annotations
+
+import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,10 +10,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 import textenvs  # noqa: F401 - registers the ids
 
-ROUNDING = 1e-9  # a mean that equals the target counts, in whatever order it was summed
+ROUNDING = 1e-6  # a mean that equals the target counts, in whatever order it was summed; SB3 sums in float32
 WINDOW = 128  # episodes in a mean return, as many as an update of ours samples by default
 
 
@@ -21,71 +25,257 @@ class BaselineResult:
     returns: list[float]
     seconds: list[float]  # wall time since the start of training
 
-    def episodes_to(self, target: float) -> tuple[int, float] | None:
-        """Return episodes and seconds until the mean return of the last `WINDOW` episodes reached a target, or None."""
+    def episodes_to(self, target: float, window: int = WINDOW) -> tuple[int, float] | None:
+        """Return episodes and seconds until the mean return of the last `window` episodes reached a target, or None."""
         sums = np.cumsum([0.0, *self.returns])
-        means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+        means = (sums[window:] - sums[:-window]) / window
         reached = np.flatnonzero(means >= target - ROUNDING)
-        return (int(reached[0]) + WINDOW, self.seconds[reached[0] + WINDOW - 1]) if reached.size else None
+        return (int(reached[0]) + window, self.seconds[reached[0] + window - 1]) if reached.size else None
 
 
-def train_sb3_ppo(
-    env_id: str, env_kwargs: Mapping[str, Any], *, num_episodes: int, seed: int, target: float | None = None
+@dataclass(frozen=True)
+class Baseline:
+    """One agent and the settings with which it works.
+
+    Attributes:
+        path: "module:class".
+        num_envs: envs stepped side by side.
+        settings: the class's keyword arguments, in RL Zoo's notation: "lin_0.2" falls from 0.2 to 0.
+        observation: what text envs show: "tokens", with a `TokenEmbeddingExtractor`, or "onehot".
+        normalize: observations and rewards by their running mean and deviation, as RL Zoo's `normalize`.
+        num_timesteps: env steps of the whole training, over which schedules run; None: what the episodes need at most.
+        exploration_steps: env steps over which a Q-learner goes from random to greedy; SB3 takes a fraction instead.
+    """
+
+    path: str
+    num_envs: int
+    settings: Mapping[str, Any]
+    observation: str = "tokens"
+    normalize: bool = False
+    num_timesteps: int | None = None
+    exploration_steps: int | None = None
+
+
+PATHS = {
+    "ppo": "stable_baselines3:PPO",
+    "maskable_ppo": "sb3_contrib:MaskablePPO",
+    "a2c": "stable_baselines3:A2C",
+    "dqn": "stable_baselines3:DQN",
+    "qrdqn": "sb3_contrib:QRDQN",
+}
+
+TEXT_PPO = {
+    "gamma": 1.0,  # a text env's return is not discounted
+    "n_steps": 16,  # about three episodes of five tokens: a fresh policy matters more than a large batch
+    "batch_size": 128,
+    "n_epochs": 8,  # episodes are dear and updates are cheap; with 4, sort takes longer
+    "learning_rate": 1e-3,
+    "ent_coef": 0.01,
+    "policy_kwargs": {"net_arch": [128, 128]},
+}
+TEXT_A2C = {
+    "gamma": 1.0,
+    "n_steps": 5,
+    "learning_rate": 1e-3,
+    "ent_coef": 0.01,
+    "policy_kwargs": {"net_arch": [128, 128]},
+}
+TEXT_DQN = {
+    "gamma": 1.0,
+    "learning_rate": 1e-3,
+    "learning_starts": 1000,
+    "batch_size": 128,
+    "train_freq": 1,
+    "gradient_steps": 4,
+    "target_update_interval": 500,
+    "exploration_final_eps": 0.01,
+    "buffer_size": 100_000,
+    "policy_kwargs": {"net_arch": [128, 128]},
+}
+TEXT_QRDQN = TEXT_DQN | {"policy_kwargs": {"net_arch": [128, 128], "n_quantiles": 25}}
+
+#: Agents for text envs.
+BASELINES = {
+    "ppo": Baseline(PATHS["ppo"], 32, TEXT_PPO),
+    "maskable_ppo": Baseline(PATHS["maskable_ppo"], 32, TEXT_PPO),
+    "a2c": Baseline(PATHS["a2c"], 32, TEXT_A2C),
+    "dqn": Baseline(PATHS["dqn"], 32, TEXT_DQN, exploration_steps=5_000),
+    "qrdqn": Baseline(PATHS["qrdqn"], 32, TEXT_QRDQN, exploration_steps=5_000),
+}
+
+_ZOO_PPO = {
+    "n_steps": 32,
+    "batch_size": 256,
+    "gae_lambda": 0.8,
+    "gamma": 0.98,
+    "n_epochs": 20,
+    "ent_coef": 0.0,
+    "learning_rate": "lin_0.001",
+    "clip_range": "lin_0.2",
+}
+_ZOO_DQN = {
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1000,
+    "gamma": 0.99,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_final_eps": 0.04,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+_ZOO_CAR_PPO = {"n_steps": 16, "gae_lambda": 0.98, "gamma": 0.99, "n_epochs": 4, "ent_coef": 0.0}
+_ZOO_CAR_DQN = {
+    "learning_rate": 4e-3,
+    "batch_size": 128,
+    "buffer_size": 10_000,
+    "learning_starts": 1000,
+    "gamma": 0.98,
+    "target_update_interval": 600,
+    "train_freq": 16,
+    "gradient_steps": 8,
+    "exploration_final_eps": 0.07,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+
+#: Agents for ordinary envs: the settings and budgets of RL Baselines3 Zoo.
+CONTROL = {
+    "CartPole-v1": {
+        "ppo": Baseline(PATHS["ppo"], 8, _ZOO_PPO, num_timesteps=100_000),
+        "a2c": Baseline(PATHS["a2c"], 8, {"ent_coef": 0.0}, num_timesteps=500_000),
+        "dqn": Baseline(PATHS["dqn"], 1, _ZOO_DQN, num_timesteps=50_000, exploration_steps=8_000),
+        "qrdqn": Baseline(
+            PATHS["qrdqn"],
+            1,
+            _ZOO_DQN | {"policy_kwargs": {"net_arch": [256, 256], "n_quantiles": 10}},
+            num_timesteps=50_000,
+            exploration_steps=8_000,
+        ),
+    },
+    "MountainCar-v0": {
+        "ppo": Baseline(PATHS["ppo"], 16, _ZOO_CAR_PPO, normalize=True, num_timesteps=1_000_000),
+        "a2c": Baseline(PATHS["a2c"], 16, {"ent_coef": 0.0}, normalize=True, num_timesteps=1_000_000),
+        "dqn": Baseline(PATHS["dqn"], 1, _ZOO_CAR_DQN, num_timesteps=120_000, exploration_steps=24_000),
+        "qrdqn": Baseline(
+            PATHS["qrdqn"],
+            1,
+            _ZOO_CAR_DQN | {"policy_kwargs": {"net_arch": [256, 256], "n_quantiles": 25}},
+            num_timesteps=120_000,
+            exploration_steps=24_000,
+        ),
+    },
+}
+
+
+def train_sb3(
+    name: str,
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+    *,
+    num_episodes: int,
+    seed: int,
+    target: float | None = None,
+    window: int = WINDOW,
+    overrides: Mapping[str, Any] | None = None,
 ) -> BaselineResult:
-    """Train Stable-Baselines3's PPO with an MLP on one-hot prefixes.
-
-    An MLP of [128, 128] on 32 envs, gamma 1: settings that reach .95 on the sort task (length 4, 8 symbols, dense) in
-    about 5,100 episodes (8 epochs; with 4 it takes about 6,900).
+    """Train an agent of Stable-Baselines3 or sb3-contrib; the curve is of its training episodes, exploration included.
 
     Args:
-        env_id: a registered id.
-        env_kwargs: its keyword arguments; the observation is set to "onehot".
-        num_episodes: episodes to train for.
-        seed: of env and agent.
-        target: stop when the mean return of the last `WINDOW` episodes reaches this.
+        name: a key of `BASELINES`.
+        env_id: a text env, or an env of `CONTROL`.
+        env_kwargs: its keyword arguments; `observation` replaces the agent's own choice.
+        num_episodes: episodes to train for; `Baseline.num_timesteps` may end it before.
+        seed: of envs and agent. SB3 seeds the global generators of `random`, numpy and torch with it.
+        target: stop when the mean return of the last `window` episodes reaches this.
+        window: episodes in that mean.
+        overrides: settings that replace the table's.
 
     Raises:
-        ImportError: without stable-baselines3, with the command that installs it.
+        ImportError: without stable-baselines3 or sb3-contrib, with the command that installs them.
+        ValueError: an unknown agent, or an env for which the tables have no settings.
     """
-    try:
-        from stable_baselines3 import PPO
-        from stable_baselines3.common.callbacks import BaseCallback
-        from stable_baselines3.common.monitor import Monitor
-        from stable_baselines3.common.vec_env import DummyVecEnv
-    except ImportError as error:
-        raise ImportError('the baselines need stable-baselines3; pip install "textenvs[sb3]"') from error
-
     started = time.perf_counter()
+    baseline = _baseline(name, env_id)
+    agent_class = _agent_class(baseline.path)
+    settings = {**baseline.settings, **(overrides or {})}
+    settings = {key: _schedule(value) for key, value in settings.items()}
+    if env_id in CONTROL:
+        envs = _control_envs(baseline, env_id, dict(env_kwargs or {}), settings.get("gamma", 0.99))
+    else:
+        envs = _text_envs(baseline, env_id, dict(env_kwargs or {}))
+        if envs.observation_space.dtype == np.int64:
+            from agents.sb3 import TokenEmbeddingExtractor
+
+            extractor = {"features_extractor_class": TokenEmbeddingExtractor}
+            settings["policy_kwargs"] = extractor | settings.get("policy_kwargs", {})
+    # Every row may still have an episode under way when the last one counts.
+    longest = envs.get_attr("metadata")[0].get("textgen", {}).get("max_new_tokens", 0)
+    num_timesteps = baseline.num_timesteps or (num_episodes + baseline.num_envs) * longest
+    if baseline.exploration_steps is not None:
+        settings["exploration_fraction"] = min(1.0, baseline.exploration_steps / num_timesteps)
+    from agents.sb3 import EpisodeCallback
+
     result = BaselineResult([], [])
 
-    class Recorder(BaseCallback):  # type: ignore[misc]
-        """Notes every finished episode and stops after the last one."""
+    def note(episode_return: float) -> bool:
+        result.returns.append(episode_return)
+        result.seconds.append(time.perf_counter() - started)
+        recent = result.returns[-window:]
+        reached = target is not None and len(recent) == window and sum(recent) / window >= target - ROUNDING
+        return len(result.returns) < num_episodes and not reached
 
-        def _on_step(self) -> bool:
-            for info in self.locals["infos"]:
-                if "episode" in info:
-                    result.returns.append(float(info["episode"]["r"]))
-                    result.seconds.append(time.perf_counter() - started)
-            recent = result.returns[-WINDOW:]
-            reached = target is not None and len(recent) == WINDOW and sum(recent) / WINDOW >= target - ROUNDING
-            return len(result.returns) < num_episodes and not reached
-
-    def make() -> gym.Env[Any, Any]:
-        return Monitor(gym.make(env_id, **env_kwargs, observation="onehot"))  # type: ignore[no-any-return]
-
-    agent = PPO(
-        "MlpPolicy",
-        DummyVecEnv([make] * 32),
-        n_steps=32,
-        batch_size=256,
-        n_epochs=8,
-        learning_rate=1e-3,
-        gamma=1.0,
-        ent_coef=0.01,
-        policy_kwargs={"net_arch": [128, 128]},
-        device="cpu",
-        seed=seed,
-    )
-    agent.learn(total_timesteps=10**9, callback=Recorder())
-    agent.env.close()
+    agent = agent_class("MlpPolicy", envs, device="cpu", seed=seed, **settings)
+    agent.learn(num_timesteps, callback=EpisodeCallback(note))
+    envs.close()
     return result
+
+
+def _baseline(name: str, env_id: str) -> Baseline:
+    if name not in BASELINES:
+        raise ValueError(f"name must be one of {', '.join(BASELINES)}, got {name!r}")
+    if env_id not in CONTROL:
+        return BASELINES[name]
+    if name not in CONTROL[env_id]:
+        raise ValueError(f"name must be one of {', '.join(CONTROL[env_id])} on {env_id}, got {name!r}; it has no masks")
+    return CONTROL[env_id][name]
+
+
+def _agent_class(path: str) -> Any:
+    module, name = path.split(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        library = module.replace("_", "-")
+        raise ImportError(f'this baseline needs {library}; pip install "textenvs[sb3]"') from error
+
+
+def _schedule(value: Any) -> Any:
+    """RL Zoo's notation: "lin_0.2" falls from 0.2 to 0 over the training."""
+    if not (isinstance(value, str) and value.startswith("lin_")):
+        return value
+    start = float(value.removeprefix("lin_"))
+    return lambda progress_remaining: start * progress_remaining
+
+
+def _text_envs(baseline: Baseline, env_id: str, env_kwargs: dict[str, Any]) -> Any:
+    """The native batch env of a text env, monitored."""
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    from agents.sb3 import SB3VecEnv
+
+    env_kwargs = {"observation": baseline.observation} | env_kwargs
+    try:
+        envs = gym.make_vec(env_id, baseline.num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
+    except TypeError as error:
+        known = ", ".join(CONTROL)
+        raise ValueError(f"env_id must be a text env or one of {known}, got {env_id!r} ({error})") from error
+    return VecMonitor(SB3VecEnv(envs))
+
+
+def _control_envs(baseline: Baseline, env_id: str, env_kwargs: dict[str, Any], gamma: float) -> Any:
+    """SB3's own batch of an ordinary env, monitored before anything is normalised."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
+    envs = VecMonitor(DummyVecEnv([lambda: gym.make(env_id, **env_kwargs)] * baseline.num_envs))
+    return VecNormalize(envs, gamma=gamma) if baseline.normalize else envs

@@ -1,4 +1,4 @@
-"""Episodes and seconds to 95 % of the optimum on copy, reverse and sort: our PPO on a scratch LM against SB3's PPO.
+"""Episodes and seconds to 95 % of the optimum on copy, reverse and sort: our PPO on a scratch LM against SB3's agents.
 
     python benchmarks/toy.py --seeds 0 1 2 --jobs 2
 
@@ -28,13 +28,13 @@ import textenvs
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TASKS = ("Copy", "Reverse", "Sort")
-AGENTS = ("lm-ppo", "sb3-ppo")
+AGENTS = ("lm-ppo", "sb3-ppo", "sb3-a2c", "sb3-dqn", "sb3-qrdqn")
 KWARGS = {"length": 4, "alphabet": "abcdefgh", "dense": True}
 TARGET, WINDOW = 0.95, 128
 #: Ours, tuned on seeds 100 and 101; SB3's settings stand in agents/baselines.py.
 SETTINGS = {"num_epochs": 8, "num_minibatches": 2, "gae_lambda": 0.8, "value_coef": 0.5}
 #: Enough for each to converge; a schedule that ends too early is not the algorithm's fault.
-NUM_EPISODES = {"lm-ppo": 7680, "sb3-ppo": 20_000}
+NUM_EPISODES = {"lm-ppo": 7680, "sb3": 20_000}
 
 
 def lm_ppo(task: str, seed: int, overrides: dict[str, Any]) -> tuple[int, float] | None:
@@ -60,12 +60,13 @@ def lm_ppo(task: str, seed: int, overrides: dict[str, Any]) -> tuple[int, float]
     return None
 
 
-def sb3_ppo(task: str, seed: int, overrides: dict[str, Any]) -> tuple[int, float] | None:
-    """The same of Stable-Baselines3's PPO."""
-    from agents.baselines import train_sb3_ppo
+def sb3(agent: str, task: str, seed: int) -> tuple[int, float] | None:
+    """The same of an agent of Stable-Baselines3 or sb3-contrib, such as "sb3-ppo"."""
+    from agents.baselines import train_sb3
 
-    num_episodes = NUM_EPISODES["sb3-ppo"]
-    result = train_sb3_ppo(f"textenvs/{task}-v0", KWARGS, num_episodes=num_episodes, seed=seed, target=TARGET)
+    name = agent.removeprefix("sb3-")
+    num_episodes = NUM_EPISODES["sb3"]
+    result = train_sb3(name, f"textenvs/{task}-v0", KWARGS, num_episodes=num_episodes, seed=seed, target=TARGET)
     return result.episodes_to(TARGET)
 
 
@@ -76,7 +77,7 @@ def job(agent: str, task: str, seed: int, overrides: dict[str, Any]) -> dict[str
     textenvs.register_envs()
     torch.set_num_threads(1)
     started = time.perf_counter()
-    reached = (lm_ppo if agent == "lm-ppo" else sb3_ppo)(task, seed, overrides)
+    reached = lm_ppo(task, seed, overrides) if agent == "lm-ppo" else sb3(agent, task, seed)
     episodes, seconds = reached or ("", "")
     row = {"agent": agent, "task": task, "seed": seed, "episodes": episodes, "seconds": seconds}
     print(row, f"({time.perf_counter() - started:.1f} s)", flush=True)
