@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+_MAX_DIFFERENCE = 1e-4  # of the mean; float32 gives 1e-6, one token of hundreds that only one side sees 1e-3
 
 
 class _Address:
@@ -99,3 +102,48 @@ class SlotCache(Cache):  # type: ignore[misc]
         address.rows = None if in_order else rows
         visible = torch.arange(address.length, device=rows.device) <= positions[..., None]
         return positions, visible[:, None]
+
+
+@torch.no_grad()
+def check_cache(model: PreTrainedModel, max_tokens: int) -> None:
+    """Refuse a model that computes something else with a `SlotCache` than without, such as one with a sliding window.
+
+    The probe is as long as an episode can be: one row is fed all tokens but the last, then the last beside a row that
+    begins. Windows, recurrent states and positions of a model's own making all show in it.
+
+    Args:
+        model: a causal LM.
+        max_tokens: prompt and response together, at least 2.
+
+    Raises:
+        ValueError: when the hidden states differ by more than rounding, or the model cannot run so.
+    """
+    device, config = model.device, model.config
+    tokens = torch.arange(1, max_tokens + 1, device=device)[None] * 7 % config.vocab_size
+    whole = model.base_model(
+        input_ids=tokens, position_ids=torch.arange(max_tokens, device=device)[None], use_cache=False
+    ).last_hidden_state[0, [0, -1]]
+
+    def feed(rows: list[int], starts: list[int], chunk: Tensor) -> Tensor:
+        lengths = torch.full((len(rows),), chunk.shape[1], device=device)
+        positions, mask = cache.open(torch.tensor(rows, device=device), torch.tensor(starts, device=device), lengths)
+        hidden: Tensor = model.base_model(
+            input_ids=chunk, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return hidden[:, -1]
+
+    cache = SlotCache(config.num_hidden_layers, 2, max_tokens)
+    try:
+        feed([1], [0], tokens[:, :-1])
+        first, last = feed([0, 1], [0, max_tokens - 1], tokens[:, [0, -1]].T)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    else:
+        difference = (torch.stack([first, last]) - whole).abs().mean() / whole.abs().mean()
+        if difference <= _MAX_DIFFERENCE:
+            return
+        reason = f"hidden states off by {difference:.1%}"
+    raise ValueError(
+        f"model must see all of an episode's {max_tokens} tokens at the positions it is given, got "
+        f"{type(model).__name__}: {reason}; use a GPT-2, Llama, Qwen2 or GPT-NeoX style model, or shorter episodes"
+    )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from agents.cache import SlotCache
+from agents.cache import SlotCache, check_cache
 from agents.checkpoint import parameter_hash
 from agents.gguf import convert_gguf
 from agents.lora import LoraSettings, adapter_tensors, inject_adapter, read_adapter_config, save_adapter
@@ -91,6 +91,7 @@ class LMPolicy(nn.Module):
                 f"the model's logits must be a linear map of its last hidden state, got {type(self.model).__name__}, "
                 "which changes them afterwards; use a GPT-2 or Llama style model"
             )
+        check_cache(self.model, self.max_tokens)
 
     @classmethod
     def from_config(
