@@ -192,7 +192,7 @@ def rewrite(path, change):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(
+ODD_WEIGHTS = pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t: t.pop("transformer.h.0.attn.c_attn.weight"), r"missing: transformer\.h\.0\.attn\.c_attn\.weight in"),
@@ -205,6 +205,9 @@ def rewrite(path, change):
     ],
     ids=["missing", "unexpected", "mismatched", "nan"],
 )
+
+
+@ODD_WEIGHTS
 def test_weights_are_never_made_up(saved, change, message, caplog):
     folder, metadata = saved
     rewrite(folder / "model.safetensors", change)
@@ -214,6 +217,22 @@ def test_weights_are_never_made_up(saved, change, message, caplog):
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert "\n" not in str(refused.value)
     assert "LOAD REPORT" not in caplog.text
+
+
+@ODD_WEIGHTS
+def test_resuming_from_odd_weights_is_refused_and_changes_nothing(saved, change, message):
+    folder, metadata = saved
+    policy = LMPolicy.from_pretrained(folder, metadata)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 1
+    before = [parameter.clone() for parameter in policy.parameters()]
+    rewrite(folder / "model.safetensors", change)
+    with pytest.raises(
+        ValueError, match=message.replace(r" \(3,\) for \(16,\)", r" float32 \(3,\) for float32 \(16,\)")
+    ):
+        policy.load(folder)
+    assert all(torch.equal(*pair) for pair in zip(before, policy.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "value_head.safetensors"])

@@ -1,6 +1,7 @@
 """LoRA: the adapter's gradient, a reference that shares the trunk, files that hold the adapter alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from small import ragged_envs, string_envs, tiny_lm
 from transformers import AutoModelForCausalLM
 
+from agents.algorithms import Algorithm
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings, adapter_tensors
 from agents.rollout import Rollout, collect
+from agents.train import TrainConfig, train
 
 ARCHITECTURES = ["gpt2", "llama"]
 ROWS = np.arange(8)
@@ -216,6 +219,33 @@ def test_peft_reads_the_adapter(trained):
     tokens = torch.tensor([[0, 1, 2, 3]])
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits, policy.model(tokens).logits)
+
+
+def test_training_continues_an_adapter_and_resumes_bit_for_bit(trained, tmp_path):
+    """A run from an adapter: its reference is that adapter, its checkpoints and its end are adapters."""
+    _, _, folder, _ = trained
+    config = TrainConfig(
+        env_id="textenvs/Copy-v0",
+        env_kwargs={"length": 2, "alphabet": "abcd", "dense": True},
+        algorithm=Algorithm(episodes_per_update=16, num_epochs=1, num_minibatches=1, kl_coef=0.1),
+        model=str(folder / "adapter"),
+        num_episodes=48,
+        num_envs=16,
+    )
+    straight = train(config, tmp_path / "straight", quiet=True)
+    metrics = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[0]["kl_per_episode"] == pytest.approx(0, abs=1e-4)
+    assert abs(metrics[2]["kl_per_episode"]) > 1e-3
+    resumed = tmp_path / "resumed"
+    train(config, resumed, quiet=True)
+    shutil.rmtree(resumed / "checkpoints" / "step_000003")
+    with pytest.warns(UserWarning, match="using step_000002"):
+        train(config, resumed, resume=True, quiet=True)
+    weights = [load_file(run / "final" / "adapter_model.safetensors") for run in (straight, resumed)]
+    start = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert weights[0].keys() == start.keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in start)
+    assert any(not torch.equal(weights[0][name], start[name]) for name in start)
 
 
 def test_another_base_is_refused(trained):
