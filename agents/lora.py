@@ -61,17 +61,14 @@ def inject_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int)
         ValueError: for target names that match no linear module.
         ModuleNotFoundError: without peft.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'LoRA needs {error.name}; pip install "textenvs[lora]"') from None
+    peft = _peft()
     linear = _linear_modules(model)
     wanted = sorted(linear) if settings.target_modules is None else sorted(set(settings.target_modules))
     if unknown := [name for name in wanted if name not in linear]:
         raise ValueError(
             f"target_modules must be among {', '.join(sorted(linear))}, got {', '.join(unknown)}; choose from them"
         )
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         target_modules=wanted,
@@ -80,7 +77,7 @@ def inject_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model, _ADAPTER)
+        peft.inject_adapter_in_model(config, model, _ADAPTER)
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -135,13 +132,19 @@ def read_adapter_config(path: Path) -> tuple[str, LoraSettings]:
 
 def _unsupported(found: Mapping[str, Any]) -> list[str]:
     """Name the settings of an adapter_config.json that change the numbers and that `LoraSettings` does not have."""
-    from peft import LoraConfig
-
-    plain = LoraConfig(peft_type="LORA").to_dict()
+    plain = _peft().LoraConfig(peft_type="LORA").to_dict()
     ours = {"r", "lora_alpha", "target_modules", "base_model_name_or_path"}
     # These change no number of a trained adapter in evaluation mode.
     ours |= {"task_type", "inference_mode", "fan_in_fan_out", "lora_dropout", "peft_version", "auto_mapping"}
     return sorted(key for key, value in found.items() if key not in ours and value and value != plain.get(key))
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'LoRA needs {error.name}; pip install "textenvs[lora]"') from None
+    return peft
 
 
 def _linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:

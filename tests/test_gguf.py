@@ -1,6 +1,7 @@
 """GGUF: a tiny Llama written as llama.cpp writes it comes back with the same logits, once; damage is refused."""
 
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -192,6 +193,13 @@ def test_damaged_and_hostile_files_are_refused_at_once_in_one_sentence(tmp_path,
     with pytest.raises(ValueError, match="which does not exist"):
         convert_gguf(tmp_path / "none.gguf")
     assert not cache.exists()
+
+
+def test_without_gguf_the_extra_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "tiny.gguf", llama())
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ModuleNotFoundError, match=r'GGUF files need gguf; pip install "textenvs\[gguf\]"'):
+        convert_gguf(tmp_path / "tiny.gguf")
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

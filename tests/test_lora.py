@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -328,3 +329,14 @@ def test_the_adapter_is_drawn_from_its_seed_alone():
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_peft_the_extra_is_named(trained, monkeypatch):
+    _, _, folder, metadata = trained
+    monkeypatch.setitem(sys.modules, "peft", None)
+    for make in (
+        lambda: LMPolicy.from_pretrained(folder / "adapter", metadata),
+        lambda: LMPolicy.from_pretrained(folder / "base", metadata).add_lora(SETTINGS, seed=0),
+    ):
+        with pytest.raises(ModuleNotFoundError, match=r'LoRA needs peft; pip install "textenvs\[lora\]"'):
+            make()
