@@ -173,7 +173,7 @@ class TokenEmbeddingExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
         num_heads: attention heads.
 
     Raises:
-        ValueError: not a row of token ids.
+        ValueError: not a row of token ids, or an embedding that the heads cannot share.
 
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
@@ -184,6 +184,8 @@ class TokenEmbeddingExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
             raise ValueError(
                 f"observation_space must be a Box of (L,) token ids, got {space}; use observation='tokens'"
             )
+        if embedding_dim % num_heads:
+            raise ValueError(f"embedding_dim must be a multiple of num_heads={num_heads}, got {embedding_dim}")
         super().__init__(space, 2 * embedding_dim)
         length, self.empty = space.shape[0], int(space.high.max())
         self.tokens = nn.Embedding(self.empty + 1, embedding_dim)

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecMonito
 from tasks_for_tests import Flaky, GuessingGame
 from test_vector_env import assert_same
 
-from agents.baselines import BASELINES, CONTROL, WINDOW, BaselineResult, train_sb3
+from agents.baselines import BASELINES, CONTROL, WINDOW, BaselineResult, _schedule, train_sb3
 from agents.sb3 import SB3VecEnv, TokenEmbeddingExtractor
 from textenvs import FunctionReward
 
@@ -172,8 +172,8 @@ def test_episodes_to_a_target_are_read_from_the_running_mean() -> None:
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_agent_learns_a_little_of_a_small_copy(name: str) -> None:
     """It runs through updates on the native batch env, improves on random, and stops on time."""
-    result = train_sb3(name, "textenvs/Copy-v0", COPY, num_episodes=900, seed=0)
-    assert len(result.returns) == 900
+    result = train_sb3(name, "textenvs/Copy-v0", COPY, num_episodes=600, seed=0)
+    assert len(result.returns) == 600
     assert result.seconds == sorted(result.seconds)
     assert np.mean(result.returns[-150:]) > np.mean(result.returns[:150]) + 0.1
 
@@ -185,6 +185,18 @@ def test_training_stops_at_the_target_and_repeats_itself() -> None:
     assert runs[0].returns == runs[1].returns
     assert len(runs[0].returns) < 600
     assert np.mean(runs[0].returns[-20:]) >= 0.3 - 1e-6
+
+
+def test_a_longer_training_begins_as_a_shorter_one() -> None:
+    """So that episodes to a target do not depend on the episodes asked for; exploration counts steps."""
+    short, long = (train_sb3("dqn", "textenvs/Copy-v0", COPY, num_episodes=n, seed=2) for n in (250, 350))
+    assert long.returns[:250] == short.returns
+
+
+def test_schedules_fall_to_zero() -> None:
+    schedule = _schedule("lin_0.2")
+    assert [schedule(1.0), schedule(0.5), schedule(0.0)] == [0.2, 0.1, 0.0]
+    assert _schedule(0.2) == 0.2
 
 
 def test_a_masked_agent_takes_legal_tokens_only() -> None:
@@ -201,6 +213,9 @@ def test_other_observations_and_settings_replace_the_tables() -> None:
     settings = {"n_steps": 8, "batch_size": 64, "n_epochs": 1, "learning_rate": "lin_0.001"}
     onehot = COPY | {"observation": "onehot"}
     assert len(train_sb3("ppo", "textenvs/Copy-v0", onehot, num_episodes=30, seed=0, overrides=settings).returns) == 30
+    extractor = {"policy_kwargs": {"features_extractor_kwargs": {"embedding_dim": 30}}}
+    with pytest.raises(ValueError, match="embedding_dim must be a multiple of num_heads=4, got 30"):
+        train_sb3("ppo", "textenvs/Copy-v0", COPY, num_episodes=30, seed=0, overrides=extractor)
     with pytest.raises(TypeError, match="no_such_setting"):
         train_sb3("ppo", "textenvs/Copy-v0", onehot, num_episodes=30, seed=0, overrides={"no_such_setting": 1})
 
@@ -237,3 +252,29 @@ def test_a_missing_library_names_its_command(
             monkeypatch.delitem(sys.modules, module)
         with pytest.raises(ImportError, match=r'pip install "textenvs\[sb3\]"'):
             importlib.import_module("agents.sb3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "task", "num_episodes"),
+    [
+        ("ppo", "Copy", 4000),
+        ("ppo", "Sort", 8000),
+        ("a2c", "Reverse", 8000),
+        ("dqn", "Copy", 2000),
+        ("dqn", "Sort", 3000),
+        ("qrdqn", "Reverse", 3000),
+        ("maskable_ppo", "Copy", 4000),
+    ],
+)
+def test_agents_reach_what_they_are_known_for(name: str, task: str, num_episodes: int) -> None:
+    """About twice the episodes of the tuning seeds, on another seed."""
+    kwargs = {"length": 4, "alphabet": "abcdefgh", "dense": True}
+    result = train_sb3(name, f"textenvs/{task}-v0", kwargs, num_episodes=num_episodes, seed=0, target=0.95)
+    assert result.episodes_to(0.95) is not None
+
+
+@pytest.mark.slow
+def test_sb3_ppo_balances_the_pole() -> None:
+    result = train_sb3("ppo", "CartPole-v1", num_episodes=2000, seed=0, target=475.0, window=100)
+    assert result.episodes_to(475.0, window=100) is not None
