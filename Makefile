@@ -6,7 +6,7 @@ export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow mutations lint install clean
 
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ test: lint
 
 test-slow: install
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Plants one wrong line at a time and prints which test noticed.
+mutations: install
+	$(BIN)/python benchmarks/mutations.py --jobs 2
 
 clean:
 	rm -rf .venv runs build *.egg-info
