@@ -14,6 +14,7 @@ from saved import linear_and_adam, save
 
 import agents.checkpoint
 from agents.checkpoint import latest_checkpoint, write_directory, write_file
+from agents.manifest import verify
 
 FILES = (
     "manifest.json", "manifest.sha256", "model.safetensors", "optimizer.safetensors", "state.json",
@@ -117,9 +118,11 @@ def two_saved(tmp_path, trained, monkeypatch):
 
 
 def see_that_it_goes_on(folder, trained):
-    """After a third save that failed: nothing acknowledged is lost, nothing needs a warning, the next save works."""
+    """After a third save that failed: nothing acknowledged is lost, nothing is half there, the next save works."""
     found, acknowledged = latest_checkpoint(folder), (folder / "LATEST").read_text().strip()
     assert found.name in (("step_000002", "step_000003") if acknowledged == "step_000002" else ("step_000003",))
+    for path in folder.glob("step_??????"):
+        verify(path)
     for step in (3, 4):
         save(folder, step, trained)
     assert sorted(path.name for path in folder.iterdir() if path.name != "LATEST.tmp") == [
