@@ -51,12 +51,12 @@ def test_the_adapter_equals_dummy_vec_env(name: str) -> None:
     cut = 0
     for t in range(400):
         if t % 100 == 0:
-            seed = 7 + t if t < 300 else None  # at 300 the streams go on
+            seed = 7 + t if t < 300 else None  # at 300 the streams go on, without options
             if seed is not None:
                 assert a.seed(seed) == b.seed(seed)
-            options = [None, {"problem": 1}, [{}, {"problem": 2}, {"problem": 0}, {}, {"problem": 1}], None][t // 100]
-            a.set_options(options)
-            b.set_options(options)
+                options = [None, {"problem": 1}, [{}, {"problem": 2}, {"problem": 0}, {}, {"problem": 1}]][t // 100]
+                a.set_options(options)
+                b.set_options(options)
             assert_same(a.reset(), dict(b.reset()) if isinstance(b.observation_space, spaces.Dict) else b.reset(), "")
         actions = rng.integers(a.action_space.n, size=5)
         mine, theirs = a.step(actions), b.step(actions)
@@ -189,8 +189,10 @@ def test_training_stops_at_the_target_and_repeats_itself() -> None:
 
 def test_a_longer_training_begins_as_a_shorter_one() -> None:
     """So that episodes to a target do not depend on the episodes asked for; exploration counts steps."""
-    short, long = (train_sb3("dqn", "textenvs/Copy-v0", COPY, num_episodes=n, seed=2) for n in (250, 350))
-    assert long.returns[:250] == short.returns
+    stop = {"target": -1.0, "window": 250}  # after 250 episodes, whatever they return
+    short, long = (train_sb3("dqn", "textenvs/Copy-v0", COPY, num_episodes=n, seed=2, **stop) for n in (300, 5000))
+    assert len(short.returns) == 250
+    assert long.returns == short.returns
 
 
 def test_schedules_fall_to_zero() -> None:
