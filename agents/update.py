@@ -102,7 +102,7 @@ def optimize(
         One dict a step taken: what `accumulate_gradients` returns, and grad_norm (before clipping).
 
     Raises:
-        FloatingPointError: when a gradient is not finite; the weights are then still those of the step before.
+        FloatingPointError: when a gradient is not finite (its step is then not taken), or afterwards a probability.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps: list[dict[str, float]] = []
@@ -119,6 +119,9 @@ def optimize(
                 )
             optimizer.step()
             steps.append(step | {"grad_norm": norm})
+    # Finite weights may still be too large for a distribution; one episode tells, before anything is saved.
+    if not torch.isfinite(rollout_log_probs(policy, batch.rollout.select(np.arange(1)))).all():
+        raise FloatingPointError("the policy's log-probabilities must be finite after the update, got NaN or infinity")
     return steps
 
 

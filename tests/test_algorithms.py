@@ -250,11 +250,26 @@ def test_shuffled_rewards_teach_nothing(tmp_path, monkeypatch):
     assert abs(np.mean(means) - np.mean(random)) < 2 * standard_error
 
 
-def test_divergence_stops_with_the_last_good_checkpoint(tmp_path):
-    algorithm = dataclasses.replace(SMALL, learning_rate=1e30, kl_coef=0.0)
-    config = dataclasses.replace(CONFIG, algorithm=algorithm)
-    with pytest.raises(RuntimeError, match=r"training diverged in update \d+: .*; lower learning_rate"):
-        run(tmp_path / "run", config)
+@pytest.mark.parametrize(("num_minibatches", "what"), [(1, "log-probabilities"), (2, "gradient")])
+def test_divergence_stops_before_anything_is_saved(tmp_path, num_minibatches, what):
+    algorithm = dataclasses.replace(SMALL, learning_rate=1e30, num_epochs=1, num_minibatches=num_minibatches)
+    with pytest.raises(RuntimeError, match=f"diverged in update 1: the .*{what} .*there is no checkpoint yet; lower"):
+        run(tmp_path / "run", dataclasses.replace(CONFIG, algorithm=algorithm))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_divergence_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    def collect_then_poison(*args, **kwargs):
+        rollout = collect(*args, **kwargs)
+        rollout.rewards[rollout.episodes >= 32] = np.nan
+        return rollout
+
+    monkeypatch.setattr("agents.train.collect", collect_then_poison)
+    with pytest.raises(RuntimeError, match=r"diverged in update 3: the gradient .* good checkpoint is .*step_000002; "):
+        run(tmp_path / "run")
+    policy = start_policy(CONFIG, string_envs())
+    policy.load(tmp_path / "run" / "checkpoints" / "step_000002" / "policy")
+    assert all(torch.isfinite(parameter).all() for parameter in policy.parameters())
 
 
 @pytest.mark.parametrize(
