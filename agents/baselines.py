@@ -65,8 +65,8 @@ PATHS = {
 }
 
 # A text env's return is not discounted. Tuned on copy and sort (length 4, 8 symbols, dense), seed 100, one setting at a
-# time: about 100 runs over all agents and extractors. With seeds 100 and 101 every one reaches .95 on copy, reverse and
-# sort.
+# time: about 150 runs over all agents and extractors. With seeds 100 and 101 each reaches .95 on copy, reverse and
+# sort (maskable_ppo not measured there: without a grammar it is ppo).
 _TEXT = {"gamma": 1.0, "learning_rate": 1e-3, "policy_kwargs": {"net_arch": [128, 128]}}
 _TEXT_PPO = _TEXT | {
     "n_steps": 16,  # about three episodes a row: a fresh policy is worth more than a large batch
