@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -372,6 +375,21 @@ def test_a_run_dir_that_is_in_use(tmp_path: Path) -> None:
 def test_settings_outside_their_range(setting: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         SFTConfig("textenvs/Copy-v0", **setting)
+
+
+@pytest.mark.slow
+def test_ppo_after_the_warm_start_finds_the_shortest_walks(tmp_path: Path) -> None:
+    """The example's bar: from 1,000 random walks to an optimality of 0.95, with and without the mask."""
+    example = Path(__file__).parent.parent / "examples/random_walk.py"
+    command = [sys.executable, str(example), "--arms", "warm", "masked", "--csv", "rows.csv"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "random_walk.png").stat().st_size > 10_000
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    for row in rows:
+        assert float(row["warm"]) < 0.5
+        assert float(row["after"]) >= 0.95
 
 
 def test_ragged_covers_what_the_tests_above_rely_on() -> None:

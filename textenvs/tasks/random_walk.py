@@ -129,14 +129,14 @@ class RandomWalk(Task):
 
     def random_return(self) -> float:
         """Sum over the number of steps of P(arrive by edges) x P(then end) x optimality, averaged over the starts."""
-        v, budget = self.vocab.num_tokens, self.max_new_tokens
+        v = self.vocab.num_tokens
         starts = np.arange(1, len(self.nodes))
         at = np.eye(len(self.nodes))[starts]  # (starts, N) P(the walk so far is legal, and stands there)
         total = np.zeros(len(starts))
-        for num_steps in range(1, budget + 1):
+        for num_steps in range(1, self.max_new_tokens + 1):
             at = at @ self.edges / v
-            p_end = 1 / v if num_steps < budget else 1.0
-            total += at[:, GOAL] * p_end * (self.max_length - num_steps - 1) / (self.max_length - self.shortest[starts])
+            # The last step leaves no room for the end token and needs none, but whoever arrives by it scores 0.
+            total += at[:, GOAL] / v * (self.max_length - num_steps - 1) / (self.max_length - self.shortest[starts])
         return float(total.mean())
 
 
