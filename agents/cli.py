@@ -109,6 +109,7 @@ def play(
     policy: Literal["human", "random", "oracle"] | None = None,
     episodes: int = 1,
     seed: int = 0,
+    color: Literal["advantage", "value", "kl", "log_prob"] = "advantage",
 ) -> None:
     """Play an environment yourself, or watch a policy play it.
 
@@ -118,6 +119,7 @@ def play(
         policy: who chooses the tokens; "human" unless the target is a run.
         episodes: how many, at least 1.
         seed: of the first episode.
+        color: what colours the tokens that a run's policy plays now, on held-out problems; numbers without a terminal.
     """
     from agents.play import play_human, play_policy, play_run
 
@@ -126,7 +128,7 @@ def play(
     if Path(target).is_dir():
         if policy is not None:
             raise UsageError(f"--policy must be left out for a run directory, got {policy!r}; the run's policy plays")
-        play_run(Path(target), episodes=episodes, seed=seed)
+        play_run(Path(target), episodes=episodes, seed=seed, color=color)
     elif policy in (None, "human"):
         play_human(_make(target, env_kwargs, ours=True), episodes=episodes, seed=seed)
     else:
@@ -242,11 +244,13 @@ def evaluate(
     env_kwargs: Annotated[str | None, tyro.conf.arg(metavar="JSON")] = None,
     episodes: int = 512,
     seed: int = 0,
-    greedy: bool = False,
+    judge: str | None = None,
     samples: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Evaluate a trained run on held-out problems; on those of training, and saying so, when there are no others.
+    """Evaluate a trained run, sampled and greedy, beside its start, on held-out problems.
+
+    When the task has no problems but those of training, it plays them and says so.
 
     Args:
         run_dir: the run.
@@ -254,27 +258,22 @@ def evaluate(
         env_kwargs: with these keyword arguments instead of the run's own.
         episodes: how many, at least 1.
         seed: of the problems and the sampling.
-        greedy: take the most likely tokens instead of samples.
-        samples: also write every response to this file of JSON lines: id, prompt, response, value.
+        judge: a reward nobody trained on, by name, to hold the samples against; learned rewards have one by default.
+        samples: also write every sampled response to this file of JSON lines: id, prompt, response, value.
         json: print JSON instead of a table.
     """
-    from agents.evaluate import evaluate_run
+    from agents.evaluate import evaluate_run, result_table
 
     _at_least_one("--episodes", episodes)
     _not_negative("--seed", seed)
     kwargs = None if env_kwargs is None else _json_object(env_kwargs)
     result = evaluate_run(
-        Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, greedy=greedy, samples=samples
+        Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, judge=judge, samples=samples
     )
     if json:
         _print_json(result)
         return
-    table = Table(title=f"evaluation of {run_dir}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in result.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else escape(str(value)))
-    Console().print(table)
+    Console().print(result_table(result, f"evaluation of {run_dir}"))
 
 
 VERBS: dict[str, Callable[..., None]] = {

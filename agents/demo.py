@@ -24,8 +24,9 @@ from rich.table import Table
 
 import textenvs
 from agents.algorithms import ALGORITHMS
-from agents.evaluate import best_of, best_of_kl, evaluate, held_out_envs, load_run, summarise
+from agents.evaluate import evaluate, held_out_envs, load_run
 from agents.rollout import Rollout
+from agents.text_metrics import best_of, best_of_kl, summarise
 from agents.train import TrainConfig, train
 
 NUM_EPISODES = 512
@@ -36,7 +37,7 @@ COLUMNS = {
     "mean_return": "reward",
     "judge": "judge",
     "kl_per_episode": "KL",
-    "perplexity": "perpl.",
+    "sample_perplexity": "perpl.",
     "distinct_2": "dist-2",
     "mean_length": "length",
     "tokens_per_second": "tok/s",
@@ -109,7 +110,11 @@ def evaluate_all(run_dir: Path) -> tuple[dict[str, dict[str, Any]], list[dict[st
     )
     chosen = best_of(candidates, NUM_CANDIDATES)
     # Eight samples are paid for one answer; their KL is bounded, not estimated.
-    paid = {"kl_per_episode": best_of_kl(NUM_CANDIDATES), "tokens_per_second": numbers["tokens_per_second"] / 8}
+    paid = {
+        "kl_per_episode": best_of_kl(NUM_CANDIDATES),
+        "kl_per_episode_stderr": None,
+        "tokens_per_second": numbers["tokens_per_second"] / NUM_CANDIDATES,
+    }
     rows[f"best of {NUM_CANDIDATES}"] = measure(chosen, {**summarise(chosen, reference=reference), **paid})
     envs.close()
     return rows, continuations(rollouts["before"], rollouts["after"])
@@ -132,8 +137,8 @@ def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
         f"classifier reward up by more than 3 standard errors ({gain:+.3f} = {gain / error:.1f})": gain > 3 * error,
         f"held-out judge up ({new['judge'] - old['judge']:+.3f})": new["judge"] > old["judge"],
         f"KL at most 10 nats an episode ({new['kl_per_episode']:.2f})": new["kl_per_episode"] <= 10,
-        f"perplexity under the start at most 1.5x ({new['perplexity'] / old['perplexity']:.2f}x)": (
-            new["perplexity"] <= 1.5 * old["perplexity"]
+        f"perplexity under the start at most 1.5x ({new['sample_perplexity'] / old['sample_perplexity']:.2f}x)": (
+            new["sample_perplexity"] <= 1.5 * old["sample_perplexity"]
         ),
         f"distinct-2 at least 0.7x ({new['distinct_2'] / old['distinct_2']:.2f}x)": (
             new["distinct_2"] >= 0.7 * old["distinct_2"]
@@ -151,7 +156,7 @@ def report(rows: Mapping[str, Mapping[str, Any]], pairs: list[dict[str, str]], c
     table.add_column("", no_wrap=True)
     for title in COLUMNS.values():
         table.add_column(title, justify="right", no_wrap=True)
-    digits = {"kl_per_episode": 2, "perplexity": 1, "mean_length": 1, "tokens_per_second": 0}
+    digits = {"kl_per_episode": 2, "sample_perplexity": 1, "mean_length": 1, "tokens_per_second": 0}
     for name, row in rows.items():
         cells = [f"{row[key]:,.{digits.get(key, 3)}f}" for key in COLUMNS]
         cells[0] += f" ± {row['stderr']:.3f}"

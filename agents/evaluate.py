@@ -1,28 +1,43 @@
-"""What a policy is worth: held-out scores, distance from its start, fluency under the frozen reference, diversity."""
+"""What a policy is worth: held-out scores, a held-out judge, distance from its start, perplexities, diversity.
+
+Every number is defined in docs/metrics.md.
+"""
 
 import json
+import platform
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+import torch
+import transformers
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
 
-import textenvs  # noqa: F401 - registers the ids
+import textenvs
 from agents.algorithms import Algorithm
+from agents.judge import find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
 from agents.mlp import MLPPolicy
 from agents.policy import Policy
+from agents.responses import as_rollout, play_back
 from agents.rollout import Learner, Rollout, collect
+from agents.sft import perplexity
+from agents.text_metrics import finite_or_none, summarise, with_stderr
 from agents.train import TrainConfig, make_envs, start_policy
-from agents.update import rollout_log_probs
 
 # Training counts its episodes from 0: evaluation with the same seed must not replay them.
 FIRST_EPISODE = 2**40
-_FINAL = ("model.safetensors", "config.json", "value_head.safetensors", "textenvs.json")
-_INFO_KEYS = {"problem", "prompt", "response", "finish_reason", "is_success", "status"}
+_OURS = ("value_head.safetensors", "textenvs.json")
+_MODEL = ("model.safetensors", "config.json", *_OURS)
+_ADAPTER = ("adapter_model.safetensors", "adapter_config.json", *_OURS)
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,10 @@ def load_run(run_dir: Path) -> Run:
         run = Run(run_dir, TrainConfig(**{**settings, "algorithm": Algorithm(**settings["algorithm"])}))
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
-    for name in _FINAL[:1] if run.config.model == "mlp" else _FINAL:
-        if not (run_dir / "final" / name).is_file():
+    final = run_dir / "final"
+    names = _ADAPTER if any((final / name).is_file() for name in _ADAPTER[:2]) else _MODEL
+    for name in _MODEL[:1] if run.config.model == "mlp" else names:
+        if not (final / name).is_file():
             raise ValueError(
                 f"run_dir must hold a finished run, got {run_dir}, which has no final/{name}; train with --resume"
             )
@@ -104,7 +121,7 @@ def evaluate(
         envs: from `held_out_envs`.
         num_episodes: at least 1.
         seed: of the problems and the draws; no episode of a training run with the same seed is repeated.
-        reference: the frozen start; adds kl_per_episode and perplexity.
+        reference: the frozen start; adds kl_per_episode and, for text, sample_perplexity.
         greedy: take the most likely tokens; there is no sampled KL then.
         group_size: so many successive episodes share their problem, as `best_of` needs.
 
@@ -122,67 +139,26 @@ def evaluate(
         greedy=greedy,
     )
     speed = float(rollout.mask.sum() / (time.perf_counter() - started))
-    result = summarise(rollout, reference=reference)
+    result = summarise(rollout, reference=reference, is_text="textgen" in envs.metadata)
     if greedy:
-        result.pop("kl_per_episode", None)
+        result = {name: value for name, value in result.items() if not name.startswith("kl_per_episode")}
     return result | {"tokens_per_second": speed}, rollout
 
 
-def summarise(rollout: Rollout, *, reference: Learner | None = None) -> dict[str, Any]:
-    """Measure episodes; those whose scoring failed are left out and counted.
+def reference_rollout(rules: textenvs.Rules, rollout: Rollout) -> Rollout | None:
+    """Lay out the references of the problems that were played, each problem once; None where there are none.
 
-    Args:
-        rollout: the episodes.
-        reference: the frozen start.
-
-    Returns:
-        mean_return, stderr (of the mean), success_rate, num_episodes, mean_length (tokens), distinct_2 (different
-        bigrams over all bigrams), excluded_episodes, the mean of each part of the reward over the episodes that have
-        it, and with a reference kl_per_episode (nats, from the sampled tokens) and perplexity (of the responses under
-        it, a token).
+    A reference that the env's masks forbid is left out with a warning.
     """
-    num_excluded = int(rollout.faulty.sum())
-    rollout = rollout.select(~rollout.faulty)
-    if not len(rollout):
-        raise RuntimeError(f"scoring must work for some episode, but all {num_excluded} failed; look at the reward")
-    returns, count = rollout.returns, len(rollout)
-    result: dict[str, Any] = {
-        "mean_return": float(returns.mean()),
-        "stderr": float(returns.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0,
-        "success_rate": float(np.mean([bool(info.get("is_success")) for info in rollout.infos])),
-        "num_episodes": count,
-        "mean_length": float(rollout.lengths.mean()),
-        "distinct_2": distinct_2(rollout),
-        "excluded_episodes": num_excluded,
-    }
-    if reference is not None:
-        ref_log_probs = rollout_log_probs(reference, rollout).numpy().astype(np.float64)
-        result["kl_per_episode"] = float((rollout.log_probs - ref_log_probs)[rollout.mask].sum() / count)
-        result["perplexity"] = float(np.exp(-ref_log_probs[rollout.mask].mean()))
-    names = sorted({name for info in rollout.infos for name in info} - _INFO_KEYS)
-    # An episode that a time limit cut was never scored, so it has no parts.
-    parts = {name: [info[name] for info in rollout.infos if name in info] for name in names}
-    return result | {name: float(np.mean(values)) for name, values in parts.items()}
-
-
-def distinct_2(rollout: Rollout) -> float:
-    """Return different bigrams over all bigrams of chosen tokens; 0 without any. Li et al. 2016, arXiv:1510.03055."""
-    pairs = np.stack([rollout.actions[:, :-1], rollout.actions[:, 1:]], -1)[rollout.mask[:, 1:]]
-    return len(np.unique(pairs, axis=0)) / len(pairs) if len(pairs) else 0.0
-
-
-def best_of(rollout: Rollout, group_size: int) -> Rollout:
-    """Keep the episode with the highest return of each group of successive episodes; the first of equals."""
-    best = rollout.returns.reshape(-1, group_size).argmax(1)
-    return rollout.select(np.arange(len(best)) * group_size + best)
-
-
-def best_of_kl(n: int) -> float:
-    """Bound the KL (nats) of best-of-n sampling from the sampled policy: log n - (n - 1) / n.
-
-    Source: Beirami et al. 2024, arXiv:2401.01879, theorem 1.
-    """
-    return float(np.log(n) - (n - 1) / n)
+    episodes = []
+    for number in sorted({int(info["problem"]) for info in rollout.infos if "problem" in info}):
+        start = rules.start(number)
+        token_ids = rules.demonstration(start.problem)
+        try:
+            episodes += [] if token_ids is None else [play_back(rules, start, token_ids)]
+        except ValueError as error:
+            warnings.warn(f"reference of problem {number} left out: {error}", stacklevel=2)
+    return as_rollout(episodes, has_masks=bool(rules.metadata["has_masks"])) if episodes else None
 
 
 def evaluate_run(
@@ -192,25 +168,31 @@ def evaluate_run(
     env_kwargs: Mapping[str, Any] | None = None,
     num_episodes: int = 512,
     seed: int = 0,
-    greedy: bool = False,
+    judge: str | None = None,
     samples: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run's policy on held-out problems, against the policy it started from.
+    """Evaluate a run's policy on held-out problems, sampled and greedy, against the policy it started from.
+
+    A learned reward that `judge.JUDGES` knows is held against its judge by default.
 
     Args:
         run_dir: a finished run.
         env_id: another env of the same vocabulary; None for the run's own.
         env_kwargs: its keyword arguments; None for the run's own.
-        num_episodes: at least 1.
+        num_episodes: at least 1, of each: sampled, greedy and start play the same problems.
         seed: see `evaluate`.
-        greedy: see `evaluate`.
-        samples: where to write every response as a JSON line with id, prompt, response, value; None for nowhere.
+        judge: a name of `textenvs.REWARDS`; None for the table's.
+        samples: where to write every sampled response as a JSON line with id, prompt, response, value; None for
+            nowhere.
 
     Returns:
-        JSON-able: split ("train" when the task has no held-out problems), and the numbers of `evaluate`.
+        JSON-able: split ("train" when the task has no held-out problems); the numbers of `evaluate` for the sampled
+        policy with judge, judge_stderr and reference_perplexity where they exist; the same under "greedy" and, for the
+        sampled start, under "start"; judge_name (None: there is none); "gain" over the start on the same problems;
+        warnings; config, versions, seeds.
 
     Raises:
-        ValueError: for a run_dir, num_episodes or seed that cannot be evaluated.
+        ValueError: for a run_dir, num_episodes, seed or judge that cannot be evaluated.
         OSError: when samples cannot be written.
     """
     run = load_run(run_dir)
@@ -218,16 +200,115 @@ def evaluate_run(
         raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}; raise it")
+    if judge is not None:
+        textenvs.as_reward(judge)
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
     envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
     policy, reference = run.policy(envs), run.reference(envs)
     if samples is not None:
         samples.open("a", encoding="utf-8").close()  # a path that cannot be written fails now, not after the work
-    result, rollout = evaluate(policy, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=greedy)
+    rows, rollouts = {}, {}
+    for name, who in (("sampled", policy), ("greedy", policy), ("start", reference)):
+        rows[name], rollouts[name] = evaluate(
+            who, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=name == "greedy"
+        )
     envs.close()
+    rules = getattr(envs.unwrapped, "rules", None)
+    judge_name, judged = _judge(judge, rules, rollouts)
+    for name, values in judged.items():
+        rows[name] |= with_stderr("judge", values[np.isfinite(values)])
+    references = None if rules is None else reference_rollout(rules, rollouts["sampled"])
+    for name, who in (("sampled", policy), ("start", reference)):
+        if references is not None and isinstance(who, LMPolicy):
+            rows[name]["reference_perplexity"] = finite_or_none(perplexity(who, references))
     if samples is not None:
-        write_samples(rollout, samples)
-    return {"split": split, **result}
+        write_samples(rollouts["sampled"], samples)
+    gains, notes = _compare(rollouts, judged)
+    return {
+        "split": split,
+        **rows["sampled"],
+        "greedy": rows["greedy"],
+        "start": rows["start"],
+        "judge_name": judge_name,
+        "gain": gains,
+        "warnings": notes,
+        "config": json.loads((run_dir / "config.json").read_text(encoding="utf-8")),
+        "env": {"id": env_id or run.env_id, "kwargs": dict(kwargs)},
+        "seeds": {"training": run.config.seed, "evaluation": seed},
+        "versions": versions(),
+    }
+
+
+def _judge(
+    name: str | None, rules: textenvs.Rules | None, rollouts: Mapping[str, Rollout]
+) -> tuple[str | None, dict[str, NDArray[np.float64]]]:
+    """Score all rollouts by the judge asked for, or the table's; its name and scores, or None and nothing."""
+    name = name or find_judge(rollouts["sampled"])
+    if name is None or rules is None:
+        return None, {}
+    try:
+        scores = {key: judge_scores(textenvs.as_reward(name), rules, rollout) for key, rollout in rollouts.items()}
+    except ImportError as error:
+        warnings.warn(f"not held against a judge: {error}", stacklevel=3)
+        return None, {}
+    # One whose scores all failed says nothing.
+    return name, {key: values for key, values in scores.items() if np.isfinite(values).any()}
+
+
+def _compare(
+    rollouts: Mapping[str, Rollout], judged: Mapping[str, NDArray[np.float64]]
+) -> tuple[dict[str, float | None], list[str]]:
+    """Compare the sampled policy with its start, problem by problem; return the gains, and what they warn of."""
+    after, before = rollouts["sampled"], rollouts["start"]
+    both = ~(after.faulty | before.faulty)
+    if not both.any():
+        return {}, []
+    reward = gain(after.returns[both], before.returns[both])
+    gains = {"mean_return": reward[0], "mean_return_stderr": reward[1]}
+    if not {"sampled", "start"} <= judged.keys():
+        return gains, []
+    both = np.isfinite(judged["sampled"]) & np.isfinite(judged["start"])
+    if not both.any():
+        return gains, []
+    score = gain(judged["sampled"][both], judged["start"][both])
+    note = reward_hacking(reward, score)
+    if note is not None:
+        warnings.warn(note, stacklevel=3)
+    return gains | {"judge": score[0], "judge_stderr": score[1]}, [] if note is None else [note]
+
+
+def result_table(result: Mapping[str, Any], title: str) -> Table:
+    """Lay out what `evaluate_run` returns: a line a number, means with their standard errors; see docs/metrics.md."""
+    blocks = {"sampled": result, "greedy": result["greedy"], "start": result["start"]}
+    judge = f"held-out judge: {result['judge_name']}" if result["judge_name"] else "no held-out judge for this reward"
+    table = Table(title=escape(title), caption=f"{result['split']} problems; mean ± standard error; {escape(judge)}")
+    table.add_column("metric")
+    for name in blocks:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in result["start"]:
+        if name == "stderr" or name.endswith("_stderr"):
+            continue
+        error = "stderr" if name == "mean_return" else f"{name}_stderr"
+        table.add_row(escape(name), *(_cell(block.get(name), block.get(error)) for block in blocks.values()))
+    for name, unit in (("mean_return", "return"), ("judge", "judge's score")):
+        if name in result["gain"]:
+            cell = _cell(result["gain"][name], result["gain"][f"{name}_stderr"])
+            table.add_row(f"gain over the start: {unit}", cell, "", "")
+    return table
+
+
+def _cell(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    # Rounded first: a KL of -1e-8 is not -0.000.
+    number = f"{value:,}" if isinstance(value, int) else f"{round(value, 3) + 0.0:,.3f}"
+    return number if error is None else f"{number} ± {error:.3f}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes the numbers."""
+    libraries = {"torch": torch, "transformers": transformers, "gymnasium": gym, "textenvs": textenvs}
+    return {"python": platform.python_version(), **{name: str(lib.__version__) for name, lib in libraries.items()}}
 
 
 def write_samples(rollout: Rollout, path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import textenvs
 from agents.policy import OraclePolicy, Policy, RandomPolicy
 from agents.rollout import Rollout, collect
+
+TokenNumber = Literal["advantage", "value", "kl", "log_prob"]
+_ORANGE, _GREY, _BLUE = (240, 140, 50), (225, 225, 225), (90, 165, 240)
+_LEGEND_CELLS = 12
 
 
 def play_human(env: gym.Env[Any, Any], *, episodes: int, seed: int) -> None:
@@ -69,13 +74,123 @@ def play_policy(env_id: str, kwargs: dict[str, Any], name: str, *, episodes: int
     print_episodes(collect(envs, policy, num_episodes=episodes, seed=seed), f"{name} policy on {env_id}")
 
 
-def play_run(run_dir: Path, *, episodes: int, seed: int) -> None:
-    """Show episodes of a trained run's policy on held-out problems."""
-    from agents.evaluate import held_out_envs, load_run
+def play_run(run_dir: Path, *, episodes: int, seed: int, color: TokenNumber = "advantage") -> None:
+    """Show episodes that a trained run's policy plays now, on held-out problems, token by token.
+
+    The advantage is the one the run's algorithm would compute, KL penalty included, but in units of reward: whitening
+    over a few episodes would say little. Baselines over groups get whole groups, of which the first episode is shown.
+    The KL is against the frozen start.
+
+    Args:
+        run_dir: a finished run.
+        episodes: how many to show.
+        seed: of the problems and the draws.
+        color: what colours the tokens; where there are no colours, the numbers are printed instead.
+    """
+    from agents.evaluate import FIRST_EPISODE, held_out_envs, load_run
+    from agents.runlog import find_vocab, token_columns
+    from agents.update import make_batch, rollout_log_probs
 
     run = load_run(run_dir)
-    envs, _ = held_out_envs(run.env_id, run.env_kwargs, num_envs=min(episodes, 64))
-    print_episodes(collect(envs, run.policy(envs), num_episodes=episodes, seed=seed), str(run_dir))
+    algorithm = run.config.algorithm
+    if algorithm.normalize == "batch":
+        algorithm = replace(algorithm, normalize="none")
+    size = algorithm.group_size
+    envs, split = held_out_envs(run.env_id, run.env_kwargs, num_envs=min(episodes * size, 64))
+    rollout = collect(
+        envs,
+        run.policy(envs),
+        num_episodes=episodes * size,
+        seed=seed,
+        first_episode=FIRST_EPISODE - FIRST_EPISODE % size,
+        group_size=size,
+    )
+    rollout = rollout.select(~rollout.faulty)
+    if not len(rollout):
+        raise RuntimeError("scoring must work for some episode, but all failed; look at the reward")
+    batch = make_batch(rollout, algorithm, rollout_log_probs(run.reference(envs), rollout))
+    _, shown = np.unique(rollout.episodes // size, return_index=True)
+    vocab = find_vocab(envs)
+    envs.close()
+    tokens = [token_columns(batch, int(row), vocab) for row in shown]
+    print_tokens(rollout.select(shown), tokens, f"{run_dir} ({split} problems)", color)
+
+
+def print_tokens(rollout: Rollout, tokens: list[dict[str, list[Any]]], title: str, color: TokenNumber) -> None:
+    """Print episodes with coloured tokens and the legend of the colours; as plain numbers where there are no colours.
+
+    Control characters are escaped.
+
+    Args:
+        rollout: B episodes.
+        tokens: B columns from `runlog.token_columns`.
+        title: printed first.
+        color: which column colours.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{escape(title)}[/bold]")
+    plain = not console.is_terminal or console.no_color
+    scale = Scale.fit(color, [value for columns in tokens for value in columns[color] if value is not None])
+    for info, total, columns, length in zip(rollout.infos, rollout.returns, tokens, rollout.lengths, strict=True):
+        end = f"  {info['finish_reason']}" if "finish_reason" in info else ""
+        prompt = textenvs.printable(str(info.get("prompt", "")))
+        console.print(f"\n[bold]return {total:.3f}[/bold]{end}  {length} tokens")
+        if plain:
+            console.print(escape(prompt))
+            names = list(columns)[1:]
+            console.print("".join(f"{name:>11}" for name in names) + "  token")
+            for token, *values in zip(*columns.values(), strict=True):
+                cells = "".join(f"{'-' if value is None else format(value, '.4g'):>11}" for value in values)
+                console.print(f"{cells}  {escape(textenvs.printable(token))}")
+            continue
+        line = Text().append(prompt, style="dim")
+        for token, value in zip(columns["token"], columns[color], strict=True):
+            line.append(textenvs.printable(token), style="" if value is None else scale.style(value))
+        console.print(line)
+    if not plain:
+        console.print("\n", scale.legend(), sep="")
+    mean, count = float(np.mean(rollout.returns)), len(rollout)
+    console.print(f"\nmean return {mean:.3f} over {count} episodes")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours of numbers: orange at low, grey at mid, blue at high; readable for most colour-blind people."""
+
+    name: str
+    low: float
+    mid: float
+    high: float
+
+    @classmethod
+    def fit(cls, name: TokenNumber, values: list[float]) -> Scale:
+        """Span the values: advantage and kl evenly around 0, log_prob from its lowest up to 0, value as it lies."""
+        low, high = min(values, default=0.0), max(values, default=0.0)
+        if name == "log_prob":
+            return cls(name, low, 0.0, 0.0)
+        if name == "value":
+            return cls(name, low, (low + high) / 2, high)
+        most = max(-low, high)
+        return cls(name, -most, 0.0, most)
+
+    def style(self, value: float) -> str:
+        """Return the rich style of a number: black on its colour."""
+        end, edge = (_ORANGE, self.low) if value < self.mid else (_BLUE, self.high)
+        share = (value - self.mid) / (edge - self.mid) if edge != self.mid else 0.0
+        red, green, blue = (round(g + share * (e - g)) for g, e in zip(_GREY, end, strict=True))
+        return f"rgb(0,0,0) on rgb({red},{green},{blue})"
+
+    def legend(self) -> Text:
+        """Draw the scale: the numbers at both ends and the middle, and the colours between."""
+        units = {"advantage": "reward", "value": "reward", "kl": "nats", "log_prob": "nats"}
+        line = Text(f"{self.name} ({units[self.name]})  ")
+        for low, high in ((self.low, self.mid), (self.mid, self.high)):
+            if low != high:
+                line.append(f"{low:.3g} ")
+                for i in range(_LEGEND_CELLS):
+                    line.append(" ", style=self.style(low + (high - low) * i / (_LEGEND_CELLS - 1)))
+                line.append(" ")
+        return line.append(f"{self.high:.3g}")
 
 
 def print_episodes(rollout: Rollout, title: str) -> None:
@@ -89,4 +204,4 @@ def print_episodes(rollout: Rollout, title: str) -> None:
     console = Console()
     console.print(table)
     mean, count = float(np.mean(rollout.returns)), len(rollout)
-    console.print(f"mean return {mean:.3f} over {json.dumps(count)} episodes")
+    console.print(f"mean return {mean:.3f} over {count} episodes")

@@ -1,17 +1,27 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard events, samples.jsonl and the learning curve."""
+"""What a run leaves to read: metrics.jsonl, TensorBoard events, samples.jsonl and the learning curve.
+
+docs/metrics.md defines every number and describes samples.jsonl.
+"""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from gymnasium.vector import VectorEnv
 from matplotlib.figure import Figure
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+import textenvs
 from agents.rollout import Rollout
+from agents.text_metrics import outcomes
+from agents.update import Batch
 
 NUM_SAMPLES = 4  # episodes of each update kept in samples.jsonl
+MAX_SAMPLE_TOKENS = 512  # first tokens of a kept episode, so that long control episodes do not fill the disk
 
 
 class RunLog:
@@ -28,7 +38,7 @@ class RunLog:
             self.files[name] = (run_dir / name).open("r+", encoding="utf-8")
             self.files[name].truncate(sizes.get(name, 0))
             self.files[name].seek(0, 2)
-        self.tensorboard = SummaryWriter(str(run_dir), purge_step=first_update)
+        self.tensorboard = SummaryWriter(str(run_dir), purge_step=first_update + 1)
         columns = (
             BarColumn(),
             MofNCompleteColumn(),
@@ -39,18 +49,52 @@ class RunLog:
         self.task = self.progress.add_task("sampling", total=num_updates, completed=first_update)
         self.progress.start()
 
-    def write(self, update: int, metrics: dict[str, float], rollout: Rollout) -> None:
-        """Record one update: its metrics, and its first episodes as text."""
+    def write(
+        self,
+        update: int,
+        metrics: dict[str, float],
+        rollout: Rollout,
+        batch: Batch,
+        envs: VectorEnv[Any, Any, Any],
+    ) -> None:
+        """Record one update.
+
+        Args:
+            update: its number, from 1.
+            metrics: of the update; what the infos say (success_rate, part/<name>) is added here.
+            rollout: all its episodes; the first of them become samples.
+            batch: what was learnt from those whose scoring worked.
+            envs: that they were played in.
+        """
+        # Only the infos know whether an env has successes at all.
+        metrics = {name: value for name, value in metrics.items() if name != "success_rate"}
+        metrics |= {name: float(values.mean()) for name, values in outcomes(batch.rollout).items()}
         # NaN is not JSON: a number that does not exist is null.
         clean = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._append("metrics.jsonl", {"update": update, **clean})
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, update)
-        for episode_return, info in list(zip(rollout.returns, rollout.infos, strict=True))[:NUM_SAMPLES]:
-            texts = {key: info.get(key) for key in ("prompt", "response", "finish_reason")}
-            self._append("samples.jsonl", {"update": update, **texts, "return": float(episode_return)})
+        self.tensorboard.add_histogram("advantages", batch.advantages[batch.mask].numpy(), update)
+        self.tensorboard.add_histogram("returns", batch.rollout.returns, update)
+        self._write_samples(update, rollout, batch, find_vocab(envs))
         description = f"return {metrics['return']:.3f}  {metrics['tokens_per_second']:,.0f} tokens/s"
         self.progress.update(self.task, completed=update, description=description)
+
+    def _write_samples(self, update: int, rollout: Rollout, batch: Batch, vocab: textenvs.Vocab | None) -> None:
+        """Record the first episodes, token by token; one whose scoring failed has no advantages, so no tokens."""
+        rows = {int(number): row for row, number in enumerate(batch.rollout.episodes)}
+        lines = []
+        first = rollout.select(np.arange(min(NUM_SAMPLES, len(rollout))))
+        for number, total, info in zip(first.episodes, first.returns, first.infos, strict=True):
+            texts = {key: info.get(key) for key in ("prompt", "response", "finish_reason")}
+            row = rows.get(int(number))
+            tokens = None if row is None else token_columns(batch, row, vocab)
+            self._append("samples.jsonl", {"update": update, **texts, "return": float(total), "tokens": tokens})
+            if texts["response"] is not None:
+                lines.append(f"{total:.3f}  {texts['prompt']} > {texts['response']}")
+        if lines:
+            # Indented lines are code in Markdown: what a model wrote must not become markup.
+            self.tensorboard.add_text("samples", "\n".join("    " + textenvs.printable(line) for line in lines), update)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         self.files[name].write(json.dumps(record) + "\n")
@@ -67,6 +111,49 @@ class RunLog:
             file.close()
         self.tensorboard.close()
         draw_curve(self.run_dir)
+
+
+def find_vocab(envs: VectorEnv[Any, Any, Any]) -> textenvs.Vocab | None:
+    """Return the vocabulary that spells the actions, or None where they are not tokens of ours."""
+    rules = getattr(envs.unwrapped, "rules", None)
+    return rules.vocab if isinstance(rules, textenvs.Rules) else None
+
+
+def token_columns(batch: Batch, row: int, vocab: textenvs.Vocab | None) -> dict[str, list[Any]]:
+    """Describe one episode token by token.
+
+    Args:
+        batch: from `make_batch`.
+        row: which of its episodes.
+        vocab: spells the tokens; None numbers the actions.
+
+    Returns:
+        Columns of at most `MAX_SAMPLE_TOKENS` entries: token (text), log_prob and value (when it was sampled),
+        advantage, and kl (k1) where there is a reference; numbers to 4 significant digits, None where not finite.
+    """
+    chosen = np.flatnonzero(batch.rollout.mask[row])[:MAX_SAMPLE_TOKENS]
+    numbers = {"log_prob": batch.old_log_probs, "value": batch.old_values, "advantage": batch.advantages}
+    if batch.kl is not None:
+        numbers["kl"] = batch.kl
+    columns: dict[str, list[Any]] = {"token": token_texts(batch.rollout.actions[row, chosen].tolist(), vocab)}
+    for name, tensor in numbers.items():
+        values = tensor[row].numpy()[chosen].tolist()
+        columns[name] = [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
+    return columns
+
+
+def token_texts(ids: Sequence[int], vocab: textenvs.Vocab | None) -> list[str]:
+    """Return the text that each token adds after the one before it; where it adds none, its name in the vocabulary.
+
+    A token alone may be spelt otherwise: some tokenizers drop its space, and one character may be several tokens.
+    """
+    if vocab is None:
+        return [str(i) for i in ids]
+    texts = []
+    for t, token in enumerate(ids):
+        before = list(ids[max(t - 1, 0) : t])
+        texts.append(vocab.decode([*before, token])[len(vocab.decode(before)) :] or vocab.tokens[token])
+    return texts
 
 
 def draw_curve(run_dir: Path) -> None:

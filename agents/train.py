@@ -197,7 +197,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
                 "seconds": time.perf_counter() - started,
             }
-            log.write(update + 1, metrics, everything)
+            log.write(update + 1, metrics, everything, batch, envs)
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
                 save_checkpoint(
                     run_dir / "checkpoints",

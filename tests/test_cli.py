@@ -120,12 +120,14 @@ def test_a_run_leaves_everything(finished: Path, capsys: pytest.CaptureFixture[s
     samples = finished.parent / "samples.jsonl"
     assert run("evaluate", str(finished), "--episodes", "10", "--json", "--samples", str(samples)) == 0
     result = json.loads(capsys.readouterr().out)
-    assert {"mean_return", "stderr", "success_rate", "num_episodes", "split"} <= set(result)
+    assert {"mean_return", "stderr", "success_rate", "num_episodes", "split", "greedy", "start"} <= set(result)
     assert result["num_episodes"] == len(samples.read_text().splitlines()) == 10
     assert list(json.loads(samples.read_text().splitlines()[0])) == ["id", "prompt", "response", "value"]
     assert run("play", str(finished), "--episodes", "2") == 0
     assert "over 2 episodes" in capsys.readouterr().out
-    assert run("evaluate", str(finished), "--episodes", "10") == 0
+    assert run("evaluate", str(finished), "--episodes", "10", "--judge", "exact_match") == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("sampled", "greedy", "start", "±", "held-out judge: exact_match"))
 
 
 def test_a_warm_start_that_train_takes_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

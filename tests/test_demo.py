@@ -19,7 +19,7 @@ def test_the_commonest_4gram_is_a_share_of_responses() -> None:
 
 
 def test_verdicts_fail_when_they_should() -> None:
-    good = {"mean_return": 0.5, "stderr": 0.01, "judge": 0.5, "kl_per_episode": 0.0, "perplexity": 10.0}
+    good = {"mean_return": 0.5, "stderr": 0.01, "judge": 0.5, "kl_per_episode": 0.0, "sample_perplexity": 10.0}
     good |= {"distinct_2": 0.6, "mean_length": 20.0, "top_4gram": 0.0}
     better = good | {"mean_return": 0.6, "judge": 0.51}
     assert all(demo.verdicts({"before": good, "after": better}).values())
@@ -27,7 +27,7 @@ def test_verdicts_fail_when_they_should() -> None:
         "mean_return": 0.54,
         "judge": 0.5,
         "kl_per_episode": 10.1,
-        "perplexity": 15.1,
+        "sample_perplexity": 15.1,
         "distinct_2": 0.41,
         "top_4gram": 0.11,
         "mean_length": 14.9,

@@ -1,0 +1,128 @@
+"""play RUN_DIR: tokens in colours on a terminal, as numbers elsewhere; what a model wrote does neither."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from small import string_envs
+
+from agents.algorithms import ALGORITHMS, Algorithm
+from agents.evaluate import evaluate
+from agents.evaluate import load_run as load
+from agents.play import Scale, play_run, print_tokens
+from agents.policy import RandomPolicy
+from agents.rollout import collect
+from agents.runlog import token_columns
+from agents.train import TrainConfig, make_envs, train
+from agents.update import make_batch, rollout_log_probs
+
+COPY = {"length": 2, "alphabet": "abcd"}
+
+
+def finished(run_dir: Path, algorithm: Algorithm, env_id: str = "textenvs/Copy-v0", **settings: Any) -> Path:
+    """A run of one update."""
+    config = TrainConfig(
+        env_id, env_kwargs=COPY, model_kwargs={"hidden_size": 16, "num_heads": 2}, algorithm=algorithm, num_episodes=16
+    )
+    return train(replace(config, **settings), run_dir, quiet=True)
+
+
+def numbers(out: str) -> list[dict[str, Any]]:
+    """The rows of numbers that were printed."""
+    pattern = re.compile(r"^" + r" +(\S+)" * 4 + r"  (\S+)$", re.MULTILINE)
+    names = ("log_prob", "value", "advantage", "kl")
+    rows = [dict(zip((*names, "token"), match, strict=True)) for match in pattern.findall(out)]
+    return [{k: v if k == "token" else float(v) for k, v in row.items()} for row in rows if row["kl"] != "kl"]
+
+
+def test_the_numbers_are_those_of_the_trained_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as the algorithm computes on the episodes that an evaluation with that seed plays, before whitening."""
+    run_dir = finished(tmp_path / "run", replace(ALGORITHMS["ppo"], episodes_per_update=16, kl_coef=0.1))
+    play_run(run_dir, episodes=3, seed=5)
+    rows = numbers(capsys.readouterr().out)
+    run = load(run_dir)
+    envs = make_envs("textenvs/Copy-v0", 3, COPY | {"split": "heldout"})
+    _, rollout = evaluate(run.policy(envs), envs, num_episodes=3, seed=5)
+    plain = replace(run.config.algorithm, normalize="none")
+    batch = make_batch(rollout, plain, rollout_log_probs(run.reference(envs), rollout))
+    assert batch.kl is not None
+    flat = {"log_prob": batch.old_log_probs, "value": batch.old_values, "advantage": batch.advantages, "kl": batch.kl}
+    for name, tensor in flat.items():
+        np.testing.assert_allclose([row[name] for row in rows], tensor[batch.mask], rtol=1e-3, atol=1e-6, err_msg=name)
+    # The last token's advantage is the score less its KL penalty and its value.
+    last = int(rollout.lengths[0]) - 1
+    expected = rollout.returns[0] - 0.1 * rows[last]["kl"] - rows[last]["value"]
+    assert rows[last]["advantage"] == pytest.approx(expected, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo"])
+def test_group_baselines_get_whole_groups(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    algorithm = replace(ALGORITHMS[name], episodes_per_update=16)
+    run_dir = finished(tmp_path / "run", algorithm, env_kwargs=COPY | {"dense": True})
+    play_run(run_dir, episodes=2, seed=0)
+    out = capsys.readouterr().out
+    assert "over 2 episodes" in out
+    run = load(run_dir)
+    envs = make_envs("textenvs/Copy-v0", 16, COPY | {"split": "heldout", "dense": True})
+    _, rollout = evaluate(run.policy(envs), envs, num_episodes=16, seed=0, group_size=8)
+    advantages = make_batch(rollout, algorithm).advantages
+    expected = [advantages[row, t].item() for row in (0, 8) for t in range(rollout.lengths[row])]
+    np.testing.assert_allclose([row["advantage"] for row in numbers(out)], expected, rtol=1e-3, atol=1e-4)
+    assert np.abs(expected).max() > 0
+
+
+def test_a_control_run_is_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    algorithm = Algorithm(episodes_per_update=4, num_epochs=1, num_minibatches=1)
+    settings = {"env_kwargs": {}, "model": "mlp", "model_kwargs": {}, "num_episodes": 4}
+    play_run(finished(tmp_path / "run", algorithm, "CartPole-v1", **settings), episodes=1, seed=0)
+    rows = numbers(capsys.readouterr().out)
+    assert len(rows) >= 8
+    assert {row["token"] for row in rows} <= {"0", "1"}
+
+
+def print_to_a_terminal(monkeypatch: pytest.MonkeyPatch, info: dict[str, Any]) -> None:
+    """Print four episodes, of which the first has the given info."""
+    rollout = collect(string_envs(), RandomPolicy(6), num_episodes=4, seed=0)
+    rollout.infos[0].update(info)
+    batch = make_batch(rollout, Algorithm())
+    tokens = [token_columns(batch, row, None) for row in range(4)]
+    tokens[0]["token"][0] = info["response"]
+    terminal = partial(Console, force_terminal=True, color_system="truecolor", no_color=False)
+    monkeypatch.setattr("agents.play.Console", terminal)
+    print_tokens(rollout, tokens, "title [/bold]", "advantage")
+
+
+def test_a_terminal_gets_colours_and_a_legend(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = {"prompt": "[bold]\x1b[2J", "response": "\x1b]0;x\x07[/red]"}
+    print_to_a_terminal(monkeypatch, hostile)
+    out = capsys.readouterr().out
+    assert "\x1b[30;48;2;" in out or "\x1b[38;2;0;0;0;48;2;" in out
+    assert "advantage (reward)" in out
+    assert "\x1b[2J" not in out
+    assert "\x1b]0" not in out
+    assert "\\x1b]0;x\\x07[/red]" in out
+    assert "[bold]\\x1b[2J" in out
+    assert "title [/bold]" in out
+
+
+def test_scales_span_the_numbers() -> None:
+    assert Scale.fit("advantage", [-0.5, 2.0]) == Scale("advantage", -2.0, 0.0, 2.0)
+    assert Scale.fit("kl", []) == Scale("kl", 0.0, 0.0, 0.0)
+    assert Scale.fit("log_prob", [-3.0, -0.1]) == Scale("log_prob", -3.0, 0.0, 0.0)
+    value = Scale.fit("value", [0.2, 0.6])
+    assert (value.low, value.mid, value.high) == (0.2, pytest.approx(0.4), 0.6)
+    scale = Scale("advantage", -2.0, 0.0, 2.0)
+    backgrounds = [scale.style(x).split(" on ")[1] for x in (-2, 0, 1, 2)]
+    assert backgrounds == ["rgb(240,140,50)", "rgb(225,225,225)", "rgb(158,195,232)", "rgb(90,165,240)"]
+    assert scale.legend().plain.split() == ["advantage", "(reward)", "-2", "0", "2"]
+    assert Scale.fit("log_prob", [-3.0]).legend().plain.split() == ["log_prob", "(nats)", "-3", "0"]
+    assert Scale.fit("kl", [0.0]).style(0.0).endswith("rgb(225,225,225)")
