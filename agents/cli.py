@@ -149,6 +149,7 @@ def train(
     seed: int = 0,
     num_envs: int = 128,
     checkpoint_every: int = 1,
+    lora_rank: int | None = None,
     resume: bool = False,
 ) -> None:
     """Train a language model on an environment; everything it writes goes to the run directory.
@@ -166,8 +167,10 @@ def train(
         seed: of everything random in the run.
         num_envs: episodes sampled side by side; changes the speed; results up to rounding.
         checkpoint_every: updates between checkpoints.
+        lora_rank: train adapters of this rank (alpha twice the rank) instead of the model's weights.
         resume: continue the run in the directory; starts at the beginning when there is none.
     """
+    from agents.lora import LoraSettings
     from agents.train import TrainConfig
     from agents.train import train as run
 
@@ -183,9 +186,10 @@ def train(
         num_envs=num_envs,
         seed=seed,
         checkpoint_every=checkpoint_every,
+        lora=None if lora_rank is None else LoraSettings(rank=lora_rank, alpha=2.0 * lora_rank),
     )
     run(config, run_dir, resume=resume)
-    print(f"{run_dir}: final/model.safetensors, curve.png, metrics.jsonl, samples.jsonl")
+    print(f"{run_dir}: final/, curve.png, metrics.jsonl, samples.jsonl")
 
 
 def sft(

@@ -22,7 +22,6 @@ from rich.markup import escape
 from rich.table import Table
 
 import textenvs
-from agents.algorithms import Algorithm
 from agents.judge import find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
 from agents.mlp import MLPPolicy
@@ -60,7 +59,7 @@ class Run:
     def policy(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
         """Load the trained policy for envs."""
         final = self.run_dir / "final"
-        if self.config.model == "mlp":
+        if self.config.model == "mlp" or self.config.lora is not None:
             policy = start_policy(self.config, envs)
             policy.load(final)
             return policy
@@ -81,7 +80,7 @@ def load_run(run_dir: Path) -> Run:
         raise ValueError(f"run_dir must hold a run, got {run_dir}, which has no config.json; name the run's directory")
     try:
         settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-        run = Run(run_dir, TrainConfig(**{**settings, "algorithm": Algorithm(**settings["algorithm"])}))
+        run = Run(run_dir, TrainConfig.from_json(settings))
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
     final = run_dir / "final"
@@ -290,10 +289,9 @@ def result_table(result: Mapping[str, Any], title: str) -> Table:
             continue
         error = "stderr" if name == "mean_return" else f"{name}_stderr"
         table.add_row(escape(name), *(_cell(block.get(name), block.get(error)) for block in blocks.values()))
-    for name, unit in (("mean_return", "return"), ("judge", "judge's score")):
+    for name in ("mean_return", "judge"):
         if name in result["gain"]:
-            cell = _cell(result["gain"][name], result["gain"][f"{name}_stderr"])
-            table.add_row(f"gain over the start: {unit}", cell, "", "")
+            table.add_row(f"gain.{name}", _cell(result["gain"][name], result["gain"][f"{name}_stderr"]), "", "")
     return table
 
 

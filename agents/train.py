@@ -15,12 +15,21 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.algorithms import Algorithm
-from agents.checkpoint import latest_checkpoint, load_checkpoint, parameter_hash, save_checkpoint, write_directory
+from agents.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    parameter_hash,
+    save_checkpoint,
+    write_directory,
+    write_file,
+)
 from agents.lm import LMPolicy
+from agents.lora import LoraSettings
 from agents.losses import adapted_kl_coef
 from agents.mlp import MLPPolicy
 from agents.returns import explained_variance, masked_mean, masked_sum
 from agents.rollout import Rollout, collect
+from agents.runlock import LOCK_NAME, run_lock
 from agents.runlog import RunLog
 from agents.update import Batch, make_batch, optimize, rollout_log_probs
 
@@ -40,6 +49,7 @@ class TrainConfig:
         model: "scratch" for a random tiny LM, "tiny" for the shipped one, a directory or hub id to start from, or
             "mlp" for a perceptron on flat observations.
         model_kwargs: settings of a scratch LM or an mlp, see `LMPolicy.from_config`, `MLPPolicy.from_spaces`.
+        lora: train a low-rank adapter of the model instead of its weights; None for the weights.
         num_episodes: episodes to train for, at least 1.
         num_envs: episodes sampled side by side, at least 1; changes the speed; results up to rounding.
         seed: of everything random, at least 0.
@@ -52,6 +62,7 @@ class TrainConfig:
     algorithm: Algorithm = field(default_factory=Algorithm)
     model: str = "scratch"
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    lora: LoraSettings | None = None
     num_episodes: int = 7680
     num_envs: int = 128
     seed: int = 0
@@ -71,6 +82,17 @@ class TrainConfig:
             raise ValueError(
                 f"temperature must be positive and finite, got {self.temperature}; 1 is the model as it is"
             )
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> "TrainConfig":
+        """Rebuild a configuration from config.json's object.
+
+        Raises:
+            KeyError, TypeError, ValueError: for settings that are none.
+        """
+        lora = settings.get("lora")
+        algorithm = Algorithm(**settings["algorithm"])
+        return cls(**{**settings, "algorithm": algorithm, "lora": None if lora is None else LoraSettings(**lora)})
 
 
 def make_envs(env_id: str, num_envs: int, env_kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
@@ -102,6 +124,8 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
     """
     space, kwargs = envs.single_observation_space, config.model_kwargs
     if config.model == "mlp":
+        if config.lora is not None:
+            raise ValueError(f"lora must be None for an mlp, got {config.lora}; all its weights train")
         return MLPPolicy.from_spaces(space, envs.single_action_space, seed=config.seed, **kwargs)
     metadata = envs.metadata.get("textgen")
     if metadata is None:
@@ -115,9 +139,13 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
             f"got {space} from {dict(config.env_kwargs)}; leave them out"
         )
     if config.model == "scratch":
-        return LMPolicy.from_config(metadata, seed=config.seed, temperature=config.temperature, **kwargs)
-    name = TINY_MODEL if config.model == "tiny" else config.model
-    return LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
+        policy = LMPolicy.from_config(metadata, seed=config.seed, temperature=config.temperature, **kwargs)
+    else:
+        name = TINY_MODEL if config.model == "tiny" else config.model
+        policy = LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
+    if config.lora is not None:
+        policy.add_lora(config.lora, seed=config.seed)
+    return policy
 
 
 def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -148,71 +176,75 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
     reference_hash = parameter_hash(reference)
     trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
-    _open_run(run_dir, config, resume)
-    state = _resume(run_dir, policy, optimizer) if resume else {}
-    if state and state["reference"] != reference_hash:
-        raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
-    first_update: int = state.get("step", 0)
-    kl_coef: float = state.get("kl_coef", algorithm.kl_coef)
-    log = RunLog(run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet)
-    try:
-        for update in range(first_update, num_updates):
-            started = time.perf_counter()
-            first_episode = update * episodes_per_update
-            everything = collect(
-                envs,
-                policy,
-                num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
-                seed=config.seed,
-                first_episode=first_episode,
-                group_size=algorithm.group_size,
-            )
-            sampled = time.perf_counter()
-            # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
-            rollout = everything.select(~everything.faulty)
-            if not len(rollout):
-                raise RuntimeError(
-                    f"scoring must work for some episode, but all of update {update} failed; see samples"
+    with run_lock(run_dir):
+        _open_run(run_dir, config, resume)
+        state = _resume(run_dir, policy, optimizer) if resume else {}
+        if state and state["reference"] != reference_hash:
+            raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
+        first_update: int = state.get("step", 0)
+        kl_coef: float = state.get("kl_coef", algorithm.kl_coef)
+        log = RunLog(
+            run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet
+        )
+        try:
+            for update in range(first_update, num_updates):
+                started = time.perf_counter()
+                first_episode = update * episodes_per_update
+                everything = collect(
+                    envs,
+                    policy,
+                    num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
+                    seed=config.seed,
+                    first_episode=first_episode,
+                    group_size=algorithm.group_size,
                 )
-            metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
-            ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
-            batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
-            # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
-            learning_rate = algorithm.learning_rate * (1 - update / num_updates)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
-            metrics |= _summarise(everything, batch, steps, algorithm)
-            if algorithm.kl_target is not None:
-                kl_coef = adapted_kl_coef(
-                    kl_coef,
-                    metrics["kl_per_episode"],
-                    num_episodes=len(rollout),
-                    target=algorithm.kl_target,
-                    horizon=algorithm.kl_horizon,
-                )
-            metrics |= {
-                "episodes": first_episode + len(everything),
-                "learning_rate": learning_rate,
-                "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
-                "seconds": time.perf_counter() - started,
-            }
-            log.write(update + 1, metrics, everything, batch, envs)
-            if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
-                save_checkpoint(
-                    run_dir / "checkpoints",
-                    update + 1,
-                    write_policy=policy.save,
-                    optimizer=optimizer,
-                    state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
-                )
-    except FloatingPointError as error:
-        raise RuntimeError(_diverged(error, update, run_dir)) from error
-    finally:
-        # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
-        log.close()
-        envs.close()
-    write_directory(run_dir / "final", policy.save)
+                sampled = time.perf_counter()
+                # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
+                rollout = everything.select(~everything.faulty)
+                if not len(rollout):
+                    raise RuntimeError(
+                        f"scoring must work for some episode, but all of update {update} failed; see samples"
+                    )
+                metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
+                ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
+                batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
+                # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
+                learning_rate = algorithm.learning_rate * (1 - update / num_updates)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
+                steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
+                metrics |= _summarise(everything, batch, steps, algorithm)
+                if algorithm.kl_target is not None:
+                    kl_coef = adapted_kl_coef(
+                        kl_coef,
+                        metrics["kl_per_episode"],
+                        num_episodes=len(rollout),
+                        target=algorithm.kl_target,
+                        horizon=algorithm.kl_horizon,
+                    )
+                metrics |= {
+                    "episodes": first_episode + len(everything),
+                    "learning_rate": learning_rate,
+                    "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
+                    "seconds": time.perf_counter() - started,
+                }
+                log.write(update + 1, metrics, everything, batch, envs)
+                if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
+                    save_checkpoint(
+                        run_dir / "checkpoints",
+                        update + 1,
+                        write_policy=policy.save,
+                        optimizer=optimizer,
+                        state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
+                        metric=metrics["return"],
+                    )
+        except FloatingPointError as error:
+            raise RuntimeError(_diverged(error, update, run_dir)) from error
+        finally:
+            # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
+            log.close()
+            envs.close()
+        write_directory(run_dir / "final", policy.save)
     return run_dir
 
 
@@ -266,15 +298,12 @@ def _start_checks(policy: LMPolicy | MLPPolicy, reference: LMPolicy | MLPPolicy,
 
 def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
     """Make the run directory with config.json, or see that the run in it is the one to resume."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"run_dir must be a directory, got {run_dir}, which is a file; name another")
     path = run_dir / "config.json"
     text = json.dumps(asdict(config), indent=1, default=repr) + "\n"
     if not path.exists():
-        if run_dir.is_dir() and any(run_dir.iterdir()):
+        if any(entry.name not in (LOCK_NAME, f"{path.name}.tmp") for entry in run_dir.iterdir()):
             raise ValueError(f"run_dir must be new or empty, got {run_dir}, which holds other files; name another")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_file(path, text)
         return
     if not resume:
         raise ValueError(f"run_dir must be new, got {run_dir}, which holds a run; pass --resume or name another")

@@ -9,12 +9,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small import string_envs, tiny_lm
 from test_train import CONFIG, COPY, SMALL, metrics_of, run
 
 import textenvs
 from agents.algorithms import ALGORITHMS, Algorithm
+from agents.evaluate import load_run
 from agents.lm import LMPolicy
+from agents.lora import LoraSettings
 from agents.losses import adapted_kl_coef
 from agents.policy import RandomPolicy
 from agents.rollout import collect
@@ -296,3 +299,36 @@ def test_a_config_says_every_choice(tmp_path):
     run_dir = run(tmp_path / "run", dataclasses.replace(CONFIG, num_episodes=16))
     settings = json.loads((run_dir / "config.json").read_text())
     assert settings["algorithm"] == dataclasses.asdict(SMALL)
+
+
+def test_a_run_with_adapters_leaves_adapters_and_resumes_exactly(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, lora=LoraSettings(rank=2))
+    straight = run(tmp_path / "straight", config)
+    final = load_file(straight / "final" / "adapter_model.safetensors")
+    assert not (straight / "final" / "model.safetensors").exists()
+    assert any(tensor.any() for name, tensor in final.items() if "lora_B" in name)
+    calls = []
+
+    def collect_or_stop(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return collect(*args, **kwargs)
+
+    monkeypatch.setattr("agents.train.collect", collect_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "resumed", config)
+    monkeypatch.setattr("agents.train.collect", collect)
+    resumed = run(tmp_path / "resumed", config, resume=True)
+    assert metrics_of(resumed) == metrics_of(straight)
+    again = load_file(resumed / "final" / "adapter_model.safetensors")
+    assert all(torch.equal(final[name], again[name]) for name in final)
+    evaluated = load_run(straight)
+    assert evaluated.config == config
+    envs = string_envs()
+    policy, reference = evaluated.policy(envs), evaluated.reference(envs)
+    rollout = collect(envs, policy, num_episodes=8, seed=0)
+    rows = np.arange(8)
+    assert not torch.equal(policy.evaluate(rollout, rows)[0], reference.evaluate(rollout, rows)[0])
+    with pytest.raises(ValueError, match="lora must be None for an mlp"):
+        run(tmp_path / "mlp", dataclasses.replace(config, model="mlp"))
