@@ -49,6 +49,7 @@ _SHUFFLE = "test_train.py::test_every_epoch_of_every_update_has_its_own_shuffle"
 _RESUME = "test_train.py::test_resuming_equals_the_straight_run_bit_for_bit"
 _CUT = "test_rollout.py::test_bootstrap_is_the_value_of_the_last_state_when_cut_from_outside"
 _KL_GRADIENT = "test_gradient.py::test_kl_in_the_loss_is_biased_as_its_docs_say"
+_DETACHED = "test_mutants.py::test_losses_differentiate_what_learns_and_nothing_else"
 
 #: It must die while its module is imported: the proof that the patched copy is what the tests import.
 SANITY = Mutant("sanity: no import", _RETURNS, "import torch\n", "raise RuntimeError\n", "test_returns.py")
@@ -184,10 +185,12 @@ MUTANTS = (
     Mutant("sequence sum divided by tokens", _LOSSES, '"sequence_sum": torch.tensor(len(mask))',
            '"sequence_sum": lengths.sum()', "test_losses.py"),
     # The losses.
-    Mutant("advantages not detached", _LOSSES, "advantages.detach()", "advantages", "test_losses.py"),
-    Mutant("old log-probs not detached", _LOSSES, "old_log_probs.detach()", "old_log_probs", "test_losses.py"),
+    Mutant("advantages not detached", _LOSSES, "advantages.detach()", "advantages", _DETACHED),
+    Mutant("old log-probs not detached", _LOSSES, "old_log_probs.detach()", "old_log_probs", _DETACHED),
     Mutant("the critic's target not detached", _LOSSES, "old_values.detach(), returns.detach()",
-           "old_values.detach(), returns", "test_losses.py"),
+           "old_values.detach(), returns", _DETACHED),
+    Mutant("the critic's old value not detached", _LOSSES, "old_values.detach(), returns", "old_values, returns",
+           _DETACHED),
     Mutant("surrogate: max for min", _LOSSES, "torch.minimum(ratio * advantages", "torch.maximum(ratio * advantages",
            "test_losses.py"),
     Mutant("value clipping: min for max", _LOSSES, "torch.maximum(error", "torch.minimum(error", "test_losses.py"),

@@ -14,6 +14,7 @@ from test_train import metrics_of
 
 import agents.train
 from agents.algorithms import ALGORITHMS, Algorithm
+from agents.losses import clipped_surrogate, value_loss
 from agents.mlp import MLPPolicy
 from agents.rollout import collect
 from agents.train import TrainConfig, start_policy, train
@@ -136,6 +137,17 @@ def test_no_gradient_flows_through_the_numbers_an_update_learns_from():
     assert ref_log_probs.requires_grad
     batch = make_batch(rollout, Algorithm(kl_coef=0.1), ref_log_probs)
     assert not any(x.requires_grad for x in vars(batch).values() if isinstance(x, torch.Tensor))
+
+
+def test_losses_differentiate_what_learns_and_nothing_else():
+    """Even of targets that carry a graph, such as advantages of the critic that learns."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(8, 8, generator=generator, requires_grad=True) for _ in range(3)]
+    mask, weights = torch.ones(8, 8, dtype=torch.bool), torch.ones(8, 8)
+    for loss in (clipped_surrogate, value_loss):
+        total = loss(*inputs, mask, weights, clip_range=0.2)
+        gradients = torch.autograd.grad(total, inputs, materialize_grads=True)
+        assert [bool(gradient.any()) for gradient in gradients] == [True, False, False]
 
 
 def test_logged_kl_is_nats_an_episode(tmp_path, monkeypatch):
