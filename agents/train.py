@@ -4,7 +4,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,9 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
     reference_hash = parameter_hash(reference)
     trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
-    with run_lock(run_dir):
+    with ExitStack() as stack:
+        stack.callback(envs.close)
+        stack.enter_context(run_lock(run_dir))
         _open_run(run_dir, config, resume)
         state = _resume(run_dir, policy, optimizer) if resume else {}
         if state and state["reference"] != reference_hash:
@@ -186,73 +189,73 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         log = RunLog(
             run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet
         )
-        try:
-            for update in range(first_update, num_updates):
-                started = time.perf_counter()
-                first_episode = update * episodes_per_update
-                everything = collect(
-                    envs,
-                    policy,
-                    num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
-                    seed=config.seed,
-                    first_episode=first_episode,
-                    group_size=algorithm.group_size,
+        # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
+        stack.callback(log.close)
+        stack.enter_context(_naming_the_last_checkpoint(run_dir))
+        for update in range(first_update, num_updates):
+            started = time.perf_counter()
+            first_episode = update * episodes_per_update
+            everything = collect(
+                envs,
+                policy,
+                num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
+                seed=config.seed,
+                first_episode=first_episode,
+                group_size=algorithm.group_size,
+            )
+            sampled = time.perf_counter()
+            # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
+            rollout = everything.select(~everything.faulty)
+            if not len(rollout):
+                raise RuntimeError(
+                    f"scoring must work for some episode, but all of update {update} failed; see samples"
                 )
-                sampled = time.perf_counter()
-                # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
-                rollout = everything.select(~everything.faulty)
-                if not len(rollout):
-                    raise RuntimeError(
-                        f"scoring must work for some episode, but all of update {update} failed; see samples"
-                    )
-                metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
-                ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
-                batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
-                # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
-                learning_rate = algorithm.learning_rate * (1 - update / num_updates)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate
-                steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
-                metrics |= _summarise(everything, batch, steps, algorithm)
-                if algorithm.kl_target is not None:
-                    kl_coef = adapted_kl_coef(
-                        kl_coef,
-                        metrics["kl_per_episode"],
-                        num_episodes=len(rollout),
-                        target=algorithm.kl_target,
-                        horizon=algorithm.kl_horizon,
-                    )
-                metrics |= {
-                    "episodes": first_episode + len(everything),
-                    "learning_rate": learning_rate,
-                    "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
-                    "seconds": time.perf_counter() - started,
-                }
-                log.write(update + 1, metrics, everything, batch, envs)
-                if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
-                    save_checkpoint(
-                        run_dir / "checkpoints",
-                        update + 1,
-                        write_policy=policy.save,
-                        optimizer=optimizer,
-                        state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
-                        metric=metrics["return"],
-                    )
-        except FloatingPointError as error:
-            raise RuntimeError(_diverged(error, update, run_dir)) from error
-        finally:
-            # Also after Ctrl-C: the records are closed and the curve drawn; the last checkpoint is where to resume.
-            log.close()
-            envs.close()
+            metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
+            ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
+            batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
+            # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
+            learning_rate = algorithm.learning_rate * (1 - update / num_updates)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
+            metrics |= _summarise(everything, batch, steps, algorithm)
+            if algorithm.kl_target is not None:
+                kl_coef = adapted_kl_coef(
+                    kl_coef,
+                    metrics["kl_per_episode"],
+                    num_episodes=len(rollout),
+                    target=algorithm.kl_target,
+                    horizon=algorithm.kl_horizon,
+                )
+            metrics |= {
+                "episodes": first_episode + len(everything),
+                "learning_rate": learning_rate,
+                "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
+                "seconds": time.perf_counter() - started,
+            }
+            log.write(update + 1, metrics, everything, batch, envs)
+            if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
+                save_checkpoint(
+                    run_dir / "checkpoints",
+                    update + 1,
+                    write_policy=policy.save,
+                    optimizer=optimizer,
+                    state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
+                    metric=metrics["return"],
+                )
         write_directory(run_dir / "final", policy.save)
     return run_dir
 
 
-def _diverged(error: FloatingPointError, update: int, run_dir: Path) -> str:
-    """Say that training diverged, and what is left of it."""
-    last = latest_checkpoint(run_dir / "checkpoints")
-    left = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-    return f"training diverged in update {update + 1}: {error}; {left}; lower learning_rate in a new run_dir"
+@contextmanager
+def _naming_the_last_checkpoint(run_dir: Path) -> Iterator[None]:
+    """Turn a number that is not finite into the end of the run, in one sentence that says what is left of it."""
+    try:
+        yield
+    except FloatingPointError as error:
+        last = latest_checkpoint(run_dir / "checkpoints")
+        left = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        raise RuntimeError(f"training diverged: {error}; {left}; lower learning_rate in a new run_dir") from error
 
 
 def _summarise(
