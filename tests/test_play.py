@@ -116,6 +116,7 @@ def test_a_terminal_gets_colours_and_a_legend(
 
 def test_scales_span_the_numbers() -> None:
     assert Scale.fit("advantage", [-0.5, 2.0]) == Scale("advantage", -2.0, 0.0, 2.0)
+    assert Scale.fit("kl", [-2.0, 0.5]) == Scale("kl", -2.0, 0.0, 2.0)
     assert Scale.fit("kl", []) == Scale("kl", 0.0, 0.0, 0.0)
     assert Scale.fit("log_prob", [-3.0, -0.1]) == Scale("log_prob", -3.0, 0.0, 0.0)
     value = Scale.fit("value", [0.2, 0.6])

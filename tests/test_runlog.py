@@ -100,6 +100,14 @@ def test_token_texts_put_together_are_the_response() -> None:
     pieces = token_texts([*ids, vocab.eos_id], vocab)
     assert pieces[-1] == vocab.tokens[vocab.eos_id]
     assert all(pieces)
+
+    class Strips(textenvs.CharVocab):
+        """Drops the first space of what it decodes, as SentencePiece does."""
+
+        def decode(self, ids: Iterable[int]) -> str:
+            return super().decode(ids).removeprefix(" ")
+
+    assert token_texts([0, 2, 1, 2], Strips("ab ")) == ["a", " ", "b", " "]
     plain = vocab.encode("It was great, and they smiled!").tolist()
     assert "".join(token_texts(plain, vocab)) == "It was great, and they smiled!"
 
