@@ -99,10 +99,8 @@ MUTANTS = (
            "        [x.enable_adapters(False) for x in frozen.modules() if hasattr(x, 'lora_A')]\n"
            "        return frozen",
            "test_lora.py::test_the_reference_is_the_adapter_at_the_start_not_the_base"),
-    Mutant("the reference moves with the policy", _LM,
-           "for parameter in self.parameters() if not parameter.requires_grad}",
-           "for parameter in self.parameters()}",
-           "test_lora.py::test_the_reference_is_the_adapter_at_the_start_not_the_base"),
+    Mutant("the reference moves with the policy", _LM, "return copy.deepcopy(self, frozen).requires_grad_(False)",
+           "return self", "test_lora.py::test_the_reference_is_the_adapter_at_the_start_not_the_base"),
     # The cache.
     Mutant("stale cache after a refill: the row goes on where it was", _LM, "self.fed[rows[fresh]] = 0", "pass",
            _SAME),
