@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 Baseline = Literal["none", "critic", "leave_one_out", "group_mean"]
+Credit = Literal["episode", "to_go"]
 Normalization = Literal["none", "batch", "group"]
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum"]
 KlPenalty = Literal["k1_reward", "k2_loss", "k3_loss"]
@@ -20,6 +21,7 @@ _FRACTIONS = {"gamma", "gae_lambda"}
 _COUNTS = {"episodes_per_update", "num_epochs", "num_minibatches", "group_size"}
 _CHOICES = {
     "baseline": ("none", "critic", "leave_one_out", "group_mean"),
+    "credit": ("episode", "to_go"),
     "normalize": ("none", "batch", "group"),
     "aggregation": ("token_mean", "sequence_mean", "sequence_sum"),
     "kl_penalty": ("k1_reward", "k2_loss", "k3_loss"),
@@ -36,6 +38,9 @@ class Algorithm:
             et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740). "group_mean": the mean of the whole group (GRPO; Shao
             et al. 2024, arXiv:2402.03300), which scales the gradient by (K - 1) / K.
         group_size: K, successive episodes that share their problem; at least 2 for a group baseline.
+        credit: with a group baseline, what of the return a token answers for. "episode": all of it, as RLOO and GRPO
+            are published for rewards at the end. "to_go": the rewards from it on, which is less noise when rewards are
+            dense (GRPO with process supervision is alike, arXiv:2402.03300, section 4.1.3).
         normalize: of advantages. "none"; "batch": mean 0, variance 1 over all tokens of the update (Huang et al. 2022,
             "The 37 implementation details of PPO", detail 7, over the update rather than the minibatch); "group":
             divide by the standard deviation of the group's returns, as GRPO does and Dr. GRPO (Liu et al. 2025,
@@ -71,6 +76,7 @@ class Algorithm:
 
     baseline: Baseline = "critic"
     group_size: int = 1
+    credit: Credit = "episode"
     normalize: Normalization = "batch"
     aggregation: Aggregation = "token_mean"
     episodes_per_update: int = 64

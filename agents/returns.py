@@ -57,37 +57,48 @@ def gae(
     return advantages, advantages + values
 
 
-def group_advantages(rewards: Tensor, mask: Tensor, groups: Tensor, *, leave_one_out: bool, scale: bool) -> Tensor:
-    """Compute each episode's return minus a baseline from its group, the same for all its tokens.
+def group_advantages(
+    rewards: Tensor, mask: Tensor, groups: Tensor, *, credit: str, leave_one_out: bool, scale: bool
+) -> Tensor:
+    """Compute each token's share of its episode's return minus the mean of the same in its group.
 
-    A group of K episodes with mean m has the baseline m, or leaving the episode itself out, which multiplies the
-    difference by K / (K - 1) and makes it independent of the episode's own choices: unbiased.
+    Leaving the episode itself out of the mean multiplies the difference by K / (K - 1), for a group of K, and makes the
+    baseline independent of the episode's own choices: unbiased.
 
     Args:
         rewards: (B, T).
         mask: (B, T) bool.
         groups: (B,) number of each episode's group, in any order.
+        credit: "episode": a token's share is the whole return. "to_go": the rewards from it on, against the others'
+            from the same place in their responses on (0 where they have ended).
         leave_one_out: RLOO's baseline instead of GRPO's.
         scale: divide by the standard deviation (of K - 1 degrees of freedom, plus 1e-4) of the group's returns.
 
     Returns:
-        (B, T), 0 outside the mask, in groups of one and in groups whose returns are all the same.
+        (B, T), 0 outside the mask, in groups of one and in groups whose rewards are all the same.
 
-    Source: Ahmadian et al. 2024, arXiv:2402.14740, equation 5; Shao et al. 2024, arXiv:2402.03300, equation 3.
+    Source: Ahmadian et al. 2024, arXiv:2402.14740, equation 5; Shao et al. 2024, arXiv:2402.03300, equation 3 and, for
+    rewards of single steps, section 4.1.3.
     """
     _check_shapes(mask, rewards=rewards)
     if groups.shape != mask.shape[:1]:
         raise ValueError(f"groups must be {tuple(mask.shape[:1])}, got {tuple(groups.shape)}; give one a row")
-    returns = torch.where(mask, rewards, torch.zeros((), dtype=rewards.dtype)).double().sum(1)
+    rewards_to_go = torch.where(mask, rewards, torch.zeros((), dtype=rewards.dtype)).double().flip(1).cumsum(1).flip(1)
+    returns = rewards_to_go[:, :1]
+    shares = returns.expand_as(rewards_to_go) if credit == "episode" else rewards_to_go
     _, index, counts = torch.unique(groups, return_inverse=True, return_counts=True)
-    size = counts[index]
-    centred = returns - torch.zeros(len(counts), dtype=returns.dtype).index_add(0, index, returns)[index] / size
+    size = counts[index][:, None]
+
+    def group_sum(x: Tensor) -> Tensor:
+        return torch.zeros((len(counts), x.shape[1]), dtype=x.dtype).index_add(0, index, x)[index]
+
+    advantages = shares - group_sum(shares) / size
     if scale:
-        squares = torch.zeros(len(counts), dtype=returns.dtype).index_add(0, index, centred**2)[index]
-        centred = centred / ((squares / (size - 1).clamp(min=1)).sqrt() + 1e-4)
+        squares = group_sum((returns - group_sum(returns) / size) ** 2)
+        advantages = advantages / ((squares / (size - 1).clamp(min=1)).sqrt() + 1e-4)
     if leave_one_out:
-        centred = centred * size / (size - 1).clamp(min=1)
-    return torch.where(mask, centred[:, None], 0.0).to(rewards.dtype)
+        advantages = advantages * size / (size - 1).clamp(min=1)
+    return torch.where(mask, advantages, 0.0).to(rewards.dtype)
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ def make_batch(
             rewards,
             mask,
             torch.from_numpy(rollout.episodes // algorithm.group_size),
+            credit=algorithm.credit,
             leave_one_out=algorithm.baseline == "leave_one_out",
             scale=algorithm.normalize == "group",
         )

@@ -36,8 +36,12 @@ def finished(tokens: tuple[int, ...]) -> tuple[int, ...]:
 
 #: All 15 episodes: lengths 1, 2 and 3.
 EPISODES = np.array(sorted({finished(tokens) for tokens in itertools.product(range(3), repeat=3)}))
-#: An arbitrary score of each, so that no symmetry hides a mistake.
-SCORES = np.random.default_rng(5).normal(size=len(EPISODES))
+#: An arbitrary reward of each token in each prefix, so that no symmetry hides a mistake: dense, as a prefix earns it.
+_TABLE = np.random.default_rng(5).normal(size=64)
+REWARDS = np.array([[_TABLE[np.dot([16, 4, 1][: t + 1], e[: t + 1])] for t in range(3)] for e in EPISODES]) * (
+    EPISODES != PAD
+)
+SCORES = REWARDS.sum(1)
 
 
 class Tabular(torch.nn.Module):
@@ -71,8 +75,6 @@ def tiny(seed: int = 0) -> LMPolicy:
 def all_episodes(policy: torch.nn.Module) -> Rollout:
     """The rollout that holds each episode once, as `collect` would have recorded it."""
     size, mask = len(EPISODES), EPISODES != PAD
-    rewards = np.zeros((size, 3))
-    rewards[np.arange(size), mask.sum(1) - 1] = SCORES
     rollout = Rollout(
         observations=np.concatenate([np.zeros((size, 1), np.int64), EPISODES], 1),
         actions=np.where(mask, EPISODES, 0),
@@ -81,7 +83,7 @@ def all_episodes(policy: torch.nn.Module) -> Rollout:
         legal=None,
         log_probs=np.zeros((size, 3), np.float32),
         values=np.zeros((size, 3), np.float32),
-        rewards=rewards,
+        rewards=REWARDS.copy(),
         terminated=np.ones(size, bool),
         truncated=np.zeros(size, bool),
         bootstrap_values=np.zeros(size, np.float32),
@@ -139,6 +141,7 @@ EXACT = {
 }
 GROUPED = {
     "rloo": (replace(ALGORITHMS["rloo"], entropy_coef=0.0, group_size=4), 1.0),
+    "rloo to go": (replace(ALGORITHMS["rloo"], entropy_coef=0.0, group_size=4, credit="to_go"), 1.0),
     "group mean": (replace(ALGORITHMS["rloo"], entropy_coef=0.0, group_size=4, baseline="group_mean"), 3 / 4),
 }
 GRPO = replace(ALGORITHMS["grpo"], entropy_coef=0.0, group_size=2, episodes_per_update=2)

@@ -107,12 +107,12 @@ def test_shapes_and_kinds_are_checked():
         masked_mean(torch.zeros(1, 3), torch.ones(1, 3))
 
 
-def groups_of(*, leave_one_out: bool, scale: bool, fill: float = 0.0) -> torch.Tensor:
+def groups_of(*, leave_one_out: bool, scale: bool, credit: str = "episode", fill: float = 0.0) -> torch.Tensor:
     """Group 7 has returns 1, 2, 6; group 3 twice 5; group 9 is alone; lengths are ragged and rows are mixed."""
     mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 1]], dtype=torch.bool)
     rewards = torch.tensor([[0.5, 0.5], [5.0, 0], [0, 2.0], [6.0, 0], [2.0, 3.0], [1.0, 1.0]])
-    groups = torch.tensor([7, 3, 7, 7, 3, 9])
-    return group_advantages(rewards.masked_fill(~mask, fill), mask, groups, leave_one_out=leave_one_out, scale=scale)
+    groups, rewards = torch.tensor([7, 3, 7, 7, 3, 9]), rewards.masked_fill(~mask, fill)
+    return group_advantages(rewards, mask, groups, credit=credit, leave_one_out=leave_one_out, scale=scale)
 
 
 def test_group_advantages_closed_form():
@@ -123,10 +123,21 @@ def test_group_advantages_closed_form():
     torch.testing.assert_close(groups_of(leave_one_out=False, scale=True), mean / std)
 
 
+def test_group_advantages_to_go_compare_the_same_place():
+    """At the second token group 7 has .5 and 2 to go and one episode that has ended; group 3 has 3 and one ended."""
+    std = math.sqrt((2**2 + 1**2 + 3**2) / 2) + 1e-4
+    to_go = groups_of(leave_one_out=False, scale=False, credit="to_go")
+    third = 2.5 / 3
+    expected = torch.tensor([[-2.0, 0.5 - third], [0, 0], [-1, 2 - third], [3, 0], [0, 1.5], [0, 0]])
+    torch.testing.assert_close(to_go, expected)
+    scaled = groups_of(leave_one_out=False, scale=True, credit="to_go")
+    torch.testing.assert_close(scaled[[0, 2, 3]], expected[[0, 2, 3]] / std)
+
+
 def test_group_advantages_ignore_masked_rewards_and_are_finite_for_constant_groups():
     for scale in (False, True):
         clean, dirty = (groups_of(leave_one_out=True, scale=scale, fill=fill) for fill in (0.0, float("nan")))
         assert torch.equal(clean, dirty)
     constant = torch.full((8, 1), 0.1)
     mask, groups = torch.ones(8, 1, dtype=torch.bool), torch.zeros(8, dtype=torch.int64)
-    assert group_advantages(constant, mask, groups, leave_one_out=False, scale=True).abs().max() < 1e-9
+    assert group_advantages(constant, mask, groups, credit="to_go", leave_one_out=False, scale=True).abs().max() < 1e-9
