@@ -152,8 +152,7 @@ MUTANTS = (
     Mutant("random stream of the row, not of the episode", _ROLLOUT, "episode_rng(seed, number)",
            "episode_rng(seed, row)", "test_rollout.py::test_result_does_not_depend_on_the_number_of_envs"),
     # Baselines.
-    Mutant("RLOO: factor K / (K - 1) left out", _RETURNS, "centred = centred * size / (size - 1).clamp(min=1)",
-           "pass", "test_returns.py"),
+    Mutant("RLOO: factor K / (K - 1) left out", _RETURNS, "if leave_one_out:", "if False:", "test_returns.py"),
     Mutant("GRPO: standard deviation of K degrees of freedom", _RETURNS, "(squares / (size - 1).clamp(min=1)).sqrt()",
            "(squares / size).sqrt()", "test_returns.py"),
     Mutant("groups counted over what is left after faults", _UPDATE,
