@@ -66,9 +66,7 @@ class RunLog:
             batch: what was learnt from those whose scoring worked.
             envs: that they were played in.
         """
-        # Only the infos know whether an env has successes at all.
-        metrics = {name: value for name, value in metrics.items() if name != "success_rate"}
-        metrics |= {name: float(values.mean()) for name, values in outcomes(batch.rollout).items()}
+        metrics = metrics | {name: float(values.mean()) for name, values in outcomes(batch.rollout).items()}
         # NaN is not JSON: a number that does not exist is null.
         clean = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._append("metrics.jsonl", {"update": update, **clean})

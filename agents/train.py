@@ -269,7 +269,6 @@ def _summarise(
         warnings.warn(f"the first ratio must be within {MAX_RATIO_ERROR} of 1, got 1 + {ratio_error:.2g}", stacklevel=2)
     metrics = {
         "return": float(rollout.returns.mean()),
-        "success_rate": float(np.mean([bool(info.get("is_success")) for info in rollout.infos])),
         "length": float(rollout.lengths.mean()),
         **{name: float(np.mean([step[name] for step in steps])) for name in steps[0] if name != "max_abs_log_ratio"},
         "optimizer_steps": float(len(steps)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -107,19 +108,21 @@ def optimize(
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps: list[dict[str, float]] = []
-    for epoch in range(algorithm.num_epochs):
-        for rows in minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch):
-            optimizer.zero_grad(set_to_none=True)
-            step = accumulate_gradients(policy, batch, rows, algorithm)
-            if algorithm.target_kl is not None and step["approx_kl"] > 1.5 * algorithm.target_kl:
-                return steps
-            norm = torch.nn.utils.clip_grad_norm_(parameters, algorithm.max_grad_norm).item()
-            if not np.isfinite(norm):
-                raise FloatingPointError(
-                    f"the gradient must be finite, got norm {norm} in step {len(steps)} of the update"
-                )
-            optimizer.step()
-            steps.append(step | {"grad_norm": norm})
+    passes = (
+        minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch)
+        for epoch in range(algorithm.num_epochs)
+    )
+    for rows in chain.from_iterable(passes):
+        optimizer.zero_grad(set_to_none=True)
+        step = accumulate_gradients(policy, batch, rows, algorithm)
+        # The first step is from the sampling policy itself, whatever rounding says.
+        if steps and algorithm.target_kl is not None and step["approx_kl"] > 1.5 * algorithm.target_kl:
+            break
+        norm = torch.nn.utils.clip_grad_norm_(parameters, algorithm.max_grad_norm).item()
+        if not np.isfinite(norm):
+            raise FloatingPointError(f"the gradient must be finite, got norm {norm} in step {len(steps)} of the update")
+        optimizer.step()
+        steps.append(step | {"grad_norm": norm})
     # Finite weights may still be too large for a distribution; one episode tells, before anything is saved.
     if not torch.isfinite(rollout_log_probs(policy, batch.rollout.select(np.arange(1)))).all():
         raise FloatingPointError("the policy's log-probabilities must be finite after the update, got NaN or infinity")
