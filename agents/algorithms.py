@@ -34,9 +34,10 @@ class Algorithm:
 
     Attributes:
         baseline: what is subtracted from the return. "none": nothing, reward-to-go (Williams 1992). "critic": the
-            learned value, through GAE. "leave_one_out": the mean return of the other episodes of the group (RLOO; Kool
-            et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740). "group_mean": the mean of the whole group (GRPO; Shao
-            et al. 2024, arXiv:2402.03300), which scales the gradient by (K - 1) / K.
+            learned value, through GAE, which also continues an episode that was cut from outside; for the others it
+            ends there. "leave_one_out": the mean return of the other episodes of the group (RLOO; Kool et al. 2019;
+            Ahmadian et al. 2024, arXiv:2402.14740). "group_mean": the mean of the whole group (GRPO; Shao et al. 2024,
+            arXiv:2402.03300), which scales the gradient by (K - 1) / K.
         group_size: K, successive episodes that share their problem; at least 2 for a group baseline.
         credit: with a group baseline, what of the return a token answers for. "episode": all of it, as RLOO and GRPO
             are published for rewards at the end. "to_go": the rewards from it on, which is less noise when rewards are
@@ -110,6 +111,10 @@ class Algorithm:
             raise ValueError(f"group_size must be at least 2 for {self.baseline!r}, got {self.group_size}; raise it")
         if grouped and self.gamma != 1:
             raise ValueError(f"gamma must be 1 for {self.baseline!r}, which compares whole returns, got {self.gamma}")
+        if self.credit == "to_go" and not grouped:
+            raise ValueError(
+                f"credit must be left out for baseline {self.baseline!r}, got 'to_go', which is what it does anyway"
+            )
         if self.normalize == "group" and not grouped:
             raise ValueError(f"normalize must be 'none' or 'batch' for baseline {self.baseline!r}, got 'group'")
         if self.episodes_per_update % self.group_size:
@@ -119,6 +124,11 @@ class Algorithm:
             )
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_coef must be above 0 for kl_target to move it, got 0.0; start at 0.1")
+        if self.kl_target is not None and self.kl_horizon <= self.episodes_per_update:
+            raise ValueError(
+                f"kl_horizon must be above episodes_per_update={self.episodes_per_update}, or kl_coef jumps, "
+                f"got {self.kl_horizon}; 10,000 is usual"
+            )
 
 
 def _check_range(name: str, value: object) -> None:
@@ -143,12 +153,13 @@ def _require(holds: bool, name: str, what: str, value: object) -> None:
         raise ValueError(f"{name} must be {what}, got {value!r}; leave it out for the default")
 
 
-_ONE_STEP = Algorithm(num_epochs=1, num_minibatches=1, normalize="none", aggregation="sequence_sum")
+_ONE_STEP = Algorithm(num_epochs=1, num_minibatches=1, normalize="none", aggregation="sequence_sum", gae_lambda=1.0)
 
-#: What the command calls each row.
+#: What the command calls each row. On whole episodes A2C is REINFORCE with a learned baseline and an entropy bonus;
+#: they part where an episode was cut from outside.
 ALGORITHMS = {
     "reinforce": replace(_ONE_STEP, baseline="none", entropy_coef=0.0),
-    "a2c": replace(_ONE_STEP, gae_lambda=1.0, value_coef=0.5),
+    "a2c": replace(_ONE_STEP, value_coef=0.5),
     "ppo": Algorithm(),
     "rloo": Algorithm(baseline="leave_one_out", group_size=8, normalize="none", aggregation="sequence_sum"),
     "grpo": Algorithm(

@@ -298,8 +298,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"textenvs: {message}\n"
     try:
         # The flags' defaults are the chosen algorithm's row, so the row must be known before the flags are read.
-        row = next((b for a, b in pairwise(arguments) if a == "--algorithm"), "ppo")
-        verbs = VERBS | {"train": partial(train, coefficients=ALGORITHMS.get(row, ALGORITHMS["ppo"]))}
+        named = ["ppo", *(b for a, b in pairwise(" ".join(arguments).replace("=", " ").split()) if a == "--algorithm")]
+        verbs = VERBS | {"train": partial(train, coefficients=ALGORITHMS.get(named[-1], ALGORITHMS["ppo"]))}
         tyro.extras.subcommand_cli_from_dict(verbs, prog="textenvs", args=arguments)
     except KeyboardInterrupt:
         raise SystemExit(_fail("interrupted", 130)) from None

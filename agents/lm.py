@@ -279,6 +279,8 @@ class LMPolicy(nn.Module):
             uniforms = torch.tensor([rng.random() for rng in rngs], dtype=torch.float64, device=self.device)
             # A uniform below 1 times the total stays below the total, so the token found always has p > 0.
             actions = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
+            # Weights that are not finite have no CDF; whoever steps the env refuses their log-probability.
+            actions = actions.clamp(max=self.num_tokens - 1)
         chosen = log_probs.gather(-1, actions[:, None])[:, 0]
         return Decisions(actions.cpu().numpy(), chosen.cpu().numpy(), self._values(hidden).cpu().numpy())
 

@@ -46,7 +46,7 @@ class MLPPolicy(nn.Module):
         """Make a randomly initialised policy for an env's single spaces.
 
         Args:
-            observation_space: a Box of one axis.
+            observation_space: a Box of one axis, of floats.
             action_space: a Discrete that starts at 0.
             hidden_sizes: widths of the hidden layers of both networks.
             seed: of the initial weights; the global generator is left as it was.
@@ -54,16 +54,18 @@ class MLPPolicy(nn.Module):
         Raises:
             ValueError: for other spaces.
         """
-        if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
+        box = observation_space if isinstance(observation_space, gym.spaces.Box) else None
+        # Integers, such as token ids, are names: their size means nothing.
+        if box is None or len(box.shape) != 1 or not np.issubdtype(box.dtype, np.floating):
             raise ValueError(
-                f"observation_space must be a Box of one axis, got {observation_space}; "
+                f"observation_space must be a Box of one axis of floats, got {observation_space}; "
                 "use gymnasium.wrappers.FlattenObservation, or observation='onehot' for a text env"
             )
         if not isinstance(action_space, gym.spaces.Discrete) or action_space.start != 0:
             raise ValueError(f"action_space must be Discrete and start at 0, got {action_space}; wrap the env")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(observation_space.shape[0], int(action_space.n), hidden_sizes)
+            return cls(box.shape[0], int(action_space.n), hidden_sizes)
 
     @torch.no_grad()
     def act(

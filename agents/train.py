@@ -77,9 +77,10 @@ class TrainConfig:
             ValueError: names the setting, its value and the range.
         """
         for name, least in (("num_episodes", 1), ("num_envs", 1), ("seed", 0), ("checkpoint_every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}; raise it")
-        if not 0 < self.temperature < math.inf:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}; raise it")
+        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
             raise ValueError(
                 f"temperature must be positive and finite, got {self.temperature}; 1 is the model as it is"
             )
@@ -125,8 +126,10 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
     """
     space, kwargs = envs.single_observation_space, config.model_kwargs
     if config.model == "mlp":
-        if config.lora is not None:
-            raise ValueError(f"lora must be None for an mlp, got {config.lora}; all its weights train")
+        if config.lora is not None or config.temperature != 1:
+            raise ValueError(
+                f"lora must be None and temperature 1 for an mlp, got {config.lora} and {config.temperature}"
+            )
         return MLPPolicy.from_spaces(space, envs.single_action_space, seed=config.seed, **kwargs)
     metadata = envs.metadata.get("textgen")
     if metadata is None:
@@ -142,6 +145,10 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
     if config.model == "scratch":
         policy = LMPolicy.from_config(metadata, seed=config.seed, temperature=config.temperature, **kwargs)
     else:
+        if kwargs:
+            raise ValueError(
+                f"model_kwargs must be empty for a model that has weights, got {dict(kwargs)}; leave it out"
+            )
         name = TINY_MODEL if config.model == "tiny" else config.model
         policy = LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
     if config.lora is not None:
@@ -208,7 +215,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             rollout = everything.select(~everything.faulty)
             if not len(rollout):
                 raise RuntimeError(
-                    f"scoring must work for some episode, but all of update {update} failed; see samples"
+                    f"scoring must work for some episode, but all {len(everything)} of update {update + 1} failed, "
+                    f"such as {everything.infos[0].get('response')!r}; look at the reward"
                 )
             metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
             ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
@@ -274,7 +282,14 @@ def _summarise(
         "optimizer_steps": float(len(steps)),
         "check/ratio_error": ratio_error,
         "check/excluded_episodes": float(len(everything) - len(rollout)),
+        "check/truncated_episodes": float((rollout.truncated & ~rollout.terminated).sum()),
     }
+    if algorithm.baseline != "critic" and metrics["check/truncated_episodes"]:
+        warnings.warn(
+            f"baseline {algorithm.baseline!r} takes an episode that was cut from outside for one that ended; "
+            "'critic' continues it",
+            stacklevel=2,
+        )
     if batch.kl is not None:
         metrics["kl_per_episode"] = float(masked_sum(batch.kl, batch.mask) / len(rollout))
         metrics["kl_coef"] = batch.kl_coef

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.algorithms import Algorithm
-from agents.losses import clipped_surrogate, kl_estimate, ratio_statistics, token_weights, value_loss
+from agents.losses import MAX_LOG_RATIO, clipped_surrogate, kl_estimate, ratio_statistics, token_weights, value_loss
 from agents.returns import gae, group_advantages, masked_sum, masked_whiten
 from agents.rollout import Learner, Rollout
 
@@ -104,7 +104,7 @@ def optimize(
         One dict a step taken: what `accumulate_gradients` returns, and grad_norm (before clipping).
 
     Raises:
-        FloatingPointError: when a gradient is not finite (its step is then not taken), or afterwards a probability.
+        FloatingPointError: when a gradient is not finite (its step is then not taken), or the policy broke.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps: list[dict[str, float]] = []
@@ -123,10 +123,22 @@ def optimize(
             raise FloatingPointError(f"the gradient must be finite, got norm {norm} in step {len(steps)} of the update")
         optimizer.step()
         steps.append(step | {"grad_norm": norm})
-    # Finite weights may still be too large for a distribution; one episode tells, before anything is saved.
-    if not torch.isfinite(rollout_log_probs(policy, batch.rollout.select(np.arange(1)))).all():
-        raise FloatingPointError("the policy's log-probabilities must be finite after the update, got NaN or infinity")
+    _check_sanity(policy, batch)
     return steps
+
+
+@torch.no_grad()
+def _check_sanity(policy: Learner, batch: Batch) -> None:
+    """Refuse weights that are finite and broken, before they are saved: a few episodes tell."""
+    rows = np.arange(min(len(batch.rollout), 8))
+    mask = batch.mask[rows]
+    log_probs, values, _ = policy.evaluate(batch.rollout, rows)
+    moved = (log_probs - batch.old_log_probs[rows])[mask].abs().mean().item()
+    if not moved < MAX_LOG_RATIO or not torch.isfinite(values[mask] ** 2).all():
+        raise FloatingPointError(
+            f"log-probabilities must move by less than {MAX_LOG_RATIO:.0f} nats a token in an update and values be "
+            f"finite, got {moved:.3g} and values of up to {values[mask].abs().max().item():.3g}"
+        )
 
 
 def minibatches(

@@ -131,7 +131,7 @@ def test_seeds_give_other_weights_and_leave_the_global_generator_alone():
 
 def test_spaces_it_cannot_read_and_weights_that_do_not_fit_are_refused(tmp_path):
     envs = make_envs("CartPole-v1", 1, {})
-    with pytest.raises(ValueError, match=r"observation_space must be a Box of one axis, got Discrete\(16\)"):
+    with pytest.raises(ValueError, match=r"observation_space must be a Box of one axis of floats, got Discrete\(16\)"):
         MLPPolicy.from_spaces(gym.spaces.Discrete(16), gym.spaces.Discrete(2), seed=0)
     with pytest.raises(ValueError, match="action_space must be Discrete"):
         MLPPolicy.from_spaces(envs.single_observation_space, gym.spaces.Box(0, 1, (1,)), seed=0)
