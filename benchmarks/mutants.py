@@ -43,8 +43,8 @@ LEARNING = (
 _LM, _CACHE, _ROLLOUT, _TRAIN = "agents/lm.py", "agents/cache.py", "agents/rollout.py", "agents/train.py"
 _UPDATE, _RETURNS, _LOSSES, _MLP = "agents/update.py", "agents/returns.py", "agents/losses.py", "agents/mlp.py"
 _SAME = "test_lm.py::test_sampled_log_probs_equal_the_updates"
-_FORMULA = "test_gradient.py::test_the_whole_loss_has_the_gradient_of_its_formula"
-_PARTS = "test_gradient.py::test_gradients_do_not_depend_on_micro_batches"
+_FORMULA = "test_update.py::test_the_whole_loss_has_the_gradient_of_its_formula"
+_PARTS = "test_update.py::test_gradients_do_not_depend_on_micro_batches"
 _SHUFFLE = "test_train.py::test_every_epoch_of_every_update_has_its_own_shuffle"
 _RESUME = "test_train.py::test_resuming_equals_the_straight_run_bit_for_bit"
 _CUT = "test_rollout.py::test_bootstrap_is_the_value_of_the_last_state_when_cut_from_outside"
@@ -161,6 +161,8 @@ MUTANTS = (
            "test_algorithms.py::test_faults_leave_their_group_smaller"),
     Mutant("members of a group get other problems", _ROLLOUT, "group_seed(seed, number // group_size)",
            "group_seed(seed, number)", "test_rollout.py::test_a_group_shares_its_problem_but_not_its_draws"),
+    Mutant("credit ignored: every token answers for the whole return", _UPDATE, "credit=algorithm.credit",
+           'credit="episode"', "test_update.py::test_a_token_answers_for_what_its_credit_says"),
     # Normalization and aggregation.
     Mutant("whitened per micro-batch", _UPDATE, "advantages, clip_range = batch.advantages[part],",
            "advantages, clip_range = masked_whiten(batch.advantages[part], mask),", _PARTS),
@@ -191,6 +193,7 @@ MUTANTS = (
     Mutant("surrogate: max for min", _LOSSES, "torch.minimum(ratio * advantages", "torch.maximum(ratio * advantages",
            "test_losses.py"),
     Mutant("value clipping: min for max", _LOSSES, "torch.maximum(error", "torch.minimum(error", "test_losses.py"),
+    Mutant("values never clipped", _UPDATE, "clip_range=algorithm.value_clip_range", "clip_range=None", _FORMULA),
     Mutant("entropy sign", _UPDATE, "- algorithm.entropy_coef * masked_sum", "+ algorithm.entropy_coef * masked_sum",
            _FORMULA),
     Mutant("entropy of forbidden tokens is NaN", _LOSSES, "log_probs.masked_fill(log_probs == -torch.inf, 0.0)",
@@ -198,6 +201,11 @@ MUTANTS = (
     # KL to the reference.
     Mutant("KL sign in the reward", _UPDATE, "rewards - kl_coef * kl", "rewards + kl_coef * kl", _FORMULA),
     Mutant("KL sign in the loss", _UPDATE, "loss + batch.kl_coef *", "loss - batch.kl_coef *", _KL_GRADIENT),
+    Mutant("KL in the reward at the coefficient of the start", _UPDATE, "rewards - kl_coef * kl",
+           "rewards - algorithm.kl_coef * kl",
+           "test_update.py::test_a_token_is_charged_its_k1_at_the_coefficient_as_it_stands"),
+    Mutant("KL in the loss at the coefficient of the start", _UPDATE, "loss + batch.kl_coef *",
+           "loss + algorithm.kl_coef *", _FORMULA),
     Mutant("KL the wrong way round", _LOSSES, "log_probs - ref_log_probs\n", "ref_log_probs - log_probs\n",
            "test_losses.py"),
     Mutant("k3 of the other direction", _LOSSES, "torch.expm1(-difference) + difference",
@@ -209,6 +217,8 @@ MUTANTS = (
     Mutant("adaptive KL sign", _LOSSES, "max(kl / target - 1,", "max(1 - kl / target,", "test_losses.py"),
     Mutant("adaptive KL fed nats a token", _TRAIN, "masked_sum(batch.kl, batch.mask) / len(rollout)",
            "masked_mean(batch.kl, batch.mask)", "test_mutants.py::test_logged_kl_is_nats_an_episode"),
+    Mutant("adaptive KL counts excluded episodes", _TRAIN, "num_episodes=len(rollout)", "num_episodes=len(everything)",
+           "test_mutants.py::test_the_adaptive_kl_coefficient_counts_the_episodes_that_are_learnt_from"),
     Mutant("kl_coef not restored on resume", _TRAIN, 'state.get("kl_coef", algorithm.kl_coef)', "algorithm.kl_coef",
            "test_algorithms.py::test_an_adaptive_kl_coefficient_follows_its_formula_and_survives_resume"),
     # The optimizer steps.
@@ -228,6 +238,12 @@ MUTANTS = (
     Mutant("weights not restored on resume", _TRAIN, 'policy.load(path / "policy")', "pass", _RESUME),
     Mutant("Adam's moments not restored on resume", "agents/checkpoint.py",
            'optimizer.load_state_dict({"state": restored,', 'optimizer.load_state_dict({"state": {},', _RESUME),
+    # The self-checks.
+    Mutant("any first ratio is accepted", _TRAIN, "MAX_RATIO_ERROR = 1e-4", "MAX_RATIO_ERROR = 1e9",
+           "test_mutants.py::test_a_ratio_that_is_not_one_before_the_first_step_is_warned_of"),
+    Mutant("the start is compared with itself", _TRAIN, "_start_checks(policy, reference,",
+           "_start_checks(policy, policy,",
+           "test_mutants.py::test_the_checks_of_the_start_measure_the_way_to_the_reference"),
 )
 # fmt: on
 

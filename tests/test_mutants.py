@@ -14,7 +14,8 @@ from test_train import metrics_of
 
 import agents.train
 from agents.algorithms import ALGORITHMS, Algorithm
-from agents.losses import clipped_surrogate, value_loss
+from agents.lm import LMPolicy
+from agents.losses import adapted_kl_coef, clipped_surrogate, value_loss
 from agents.mlp import MLPPolicy
 from agents.rollout import collect
 from agents.train import TrainConfig, start_policy, train
@@ -185,3 +186,52 @@ def test_the_optimizer_has_the_learning_rate_that_is_logged(tmp_path, monkeypatc
     monkeypatch.setattr(agents.train, "optimize", spy)
     train(CONFIG, tmp_path / "run", quiet=True)
     assert rates == [[pytest.approx(1e-3 * (1 - update / 3))] for update in range(3)]
+
+
+def test_a_ratio_that_is_not_one_before_the_first_step_is_warned_of(tmp_path, monkeypatch):
+    def collect_something_else(*args, **kwargs):
+        rollout = collect(*args, **kwargs)
+        rollout.log_probs[rollout.mask] -= 1e-3
+        return rollout
+
+    monkeypatch.setattr(agents.train, "collect", collect_something_else)
+    with pytest.warns(UserWarning, match="the first ratio must be within 0.0001 of 1, got 1 [+] 0.001"):
+        train(dataclasses.replace(CONFIG, num_episodes=16), tmp_path / "run", quiet=True)
+    assert metrics_of(tmp_path / "run")[0]["check/ratio_error"] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_checks_of_the_start_measure_the_way_to_the_reference(tmp_path, monkeypatch):
+    """A reference that is another policy: both checks are off, by what the two policies themselves say."""
+    policy, other = (start_policy(dataclasses.replace(CONFIG, seed=seed), string_envs()) for seed in (0, 1))
+    rollouts = []
+
+    def spy(*args, **kwargs):
+        rollouts.append(collect(*args, **kwargs))
+        return rollouts[-1]
+
+    monkeypatch.setattr(LMPolicy, "frozen_copy", lambda _: other)
+    monkeypatch.setattr(agents.train, "collect", spy)
+    train(dataclasses.replace(CONFIG, num_episodes=16), tmp_path / "run", quiet=True)
+    scored = [x.evaluate(rollouts[0], np.arange(16))[0].detach().numpy() for x in (policy, other)]
+    gaps = np.abs(scored[0] - scored[1])[rollouts[0].mask]
+    metrics = metrics_of(tmp_path / "run")[0]
+    assert gaps.mean() > 0.01
+    assert metrics["check/start_kl_same_forward"] == pytest.approx(gaps.sum(), rel=1e-4)
+    assert metrics["check/start_kl_per_token"] == pytest.approx(gaps.mean(), rel=1e-3)
+
+
+def test_the_adaptive_kl_coefficient_counts_the_episodes_that_are_learnt_from(tmp_path, monkeypatch):
+    def collect_with_faults(*args, **kwargs):
+        rollout = collect(*args, **kwargs)
+        for info in rollout.infos[:5]:
+            info["status"] = "infra_fault"
+        return rollout
+
+    monkeypatch.setattr(agents.train, "collect", collect_with_faults)
+    algorithm = dataclasses.replace(CONFIG.algorithm, kl_coef=0.1, kl_target=1.0, kl_horizon=100.0)
+    config = dataclasses.replace(CONFIG, algorithm=algorithm, num_episodes=32)
+    before, after = metrics_of(train(config, tmp_path / "run", quiet=True))
+    assert before["check/excluded_episodes"] == 5
+    expected = adapted_kl_coef(0.1, before["kl_per_episode"], num_episodes=11, target=1.0, horizon=100.0)
+    assert (before["kl_coef"], after["kl_coef"]) == (0.1, pytest.approx(expected))
+    assert expected == pytest.approx(0.1 * (1 - 0.2 * 11 / 100))
