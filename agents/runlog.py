@@ -5,9 +5,12 @@ docs/metrics.md defines every number and describes samples.jsonl.
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -34,10 +37,7 @@ class RunLog:
         self.run_dir = run_dir
         self.files = {}
         for name in ("metrics.jsonl", "samples.jsonl"):
-            (run_dir / name).touch()
-            self.files[name] = (run_dir / name).open("r+", encoding="utf-8")
-            self.files[name].truncate(sizes.get(name, 0))
-            self.files[name].seek(0, 2)
+            self.files[name] = open_record(run_dir / name, sizes.get(name, 0))
         self.tensorboard = SummaryWriter(str(run_dir), purge_step=first_update + 1)
         columns = (
             BarColumn(),
@@ -99,16 +99,40 @@ class RunLog:
         self.files[name].flush()
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes written to each record, for a checkpoint to note."""
+        """Force both records to disk and return their bytes, for a checkpoint to note: it must not outlive them."""
+        for file in self.files.values():
+            os.fsync(file.fileno())
         return {name: file.tell() for name, file in self.files.items()}
 
     def close(self) -> None:
-        """Close all records and draw curve.png."""
+        """Close all records and draw curve.png; what fails is a warning, so that it hides no error of the run."""
         self.progress.stop()
-        for file in self.files.values():
-            file.close()
-        self.tensorboard.close()
-        draw_curve(self.run_dir)
+        draw = partial(draw_curve, self.run_dir)
+        for close in (*(file.close for file in self.files.values()), self.tensorboard.close, draw):
+            try:
+                close()
+            except Exception as error:  # whatever a full disk or a damaged record makes of it
+                warnings.warn(f"records of {self.run_dir} left unfinished: {error!r}", stacklevel=2)
+
+
+def open_record(path: Path, size: int) -> TextIO:
+    """Open a record to append to, made if need be, cut to its first size bytes.
+
+    A shorter one, as copying or a failing disk leaves it, is cut to whole lines, with a warning.
+    """
+    path.touch()
+    found = path.stat().st_size
+    if found < size:
+        warnings.warn(
+            f"{path} must have the {size:,} bytes that the checkpoint notes, got {found:,}: "
+            "the run goes on with the whole lines that are left",
+            stacklevel=3,
+        )
+        size = path.read_bytes().rfind(b"\n") + 1
+    file = path.open("r+", encoding="utf-8")
+    file.truncate(size)
+    file.seek(0, os.SEEK_END)
+    return file
 
 
 def find_vocab(envs: VectorEnv[Any, Any, Any]) -> textenvs.Vocab | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from agents.update import make_batch, rollout_log_probs
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 COPY = {"length": 2, "alphabet": "abcd"}
-METRICS = {"episodes": 4.0, "return": 0.5, "tokens_per_second": 1.0, "length": float("nan"), "success_rate": 0.0}
+METRICS = {"episodes": 4.0, "return": 0.5, "tokens_per_second": 1.0, "length": float("nan")}
 
 
 def page_names(section: str) -> set[str]:
@@ -131,6 +133,7 @@ def test_parts_and_successes_are_means_over_what_was_scored(tmp_path: Path) -> N
     assert first["part/length"] == pytest.approx(np.mean([info["length"] for info in good]))
     assert first["success_rate"] == pytest.approx(np.mean([info["response"] in ("a", "aa", "aaa") for info in good]))
     assert "success_rate" not in second
+    assert first["length"] is None
     samples = records(tmp_path / "samples.jsonl")
     assert len(samples) == 2 * NUM_SAMPLES
     for sample, info in zip(samples, rollout.infos[:NUM_SAMPLES], strict=False):
@@ -179,6 +182,74 @@ def test_tensorboard_has_each_update_once_after_a_resume(tmp_path: Path) -> None
     last = read.Histograms("returns")[-1].histogram_value
     assert last.num == 4
     assert last.sum == pytest.approx(rollout.returns.sum())
+
+
+@pytest.mark.parametrize(("lines", "less", "kept"), [(0, 0, []), (1, 1, []), (1, 0, [1]), (2, 1, [1])])
+def test_a_record_shorter_than_noted_keeps_its_whole_lines(
+    tmp_path: Path, lines: int, less: int, kept: list[int]
+) -> None:
+    """As after a power cut: it is never filled up with zeros, and the run can go on."""
+    envs = string_envs()
+    rollout = collect(envs, RandomPolicy(6), num_episodes=4, seed=0)
+    log = open_log(tmp_path)
+    for update in (1, 2):
+        write(log, envs, rollout, update)
+    sizes = log.sizes()
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    size = sum(map(len, path.read_bytes().splitlines(keepends=True)[:lines])) - less
+    os.truncate(path, size)
+    said = rf"metrics.jsonl must have the {sizes[path.name]:,} bytes .* notes, got {size:,}: the run goes on"
+    with pytest.warns(UserWarning, match=said) as caught:
+        log = open_log(tmp_path, first_update=2, **sizes)
+    assert len(caught) == 1  # the other record is whole
+    write(log, envs, rollout, 3)
+    log.close()
+    assert [record["update"] for record in records(path)] == [*kept, 3]
+    assert [record["update"] for record in records(tmp_path / "samples.jsonl")] == [1] * 4 + [2] * 4 + [3] * 4
+
+
+def test_what_a_checkpoint_notes_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = string_envs()
+    log = open_log(tmp_path)
+    write(log, envs, collect(envs, RandomPolicy(6), num_episodes=4, seed=0))
+    synced = {}
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced[path.name] = path.stat().st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sizes = log.sizes()
+    assert sizes == synced == {name: (tmp_path / name).stat().st_size for name in ("metrics.jsonl", "samples.jsonl")}
+    log.close()
+
+
+def test_closing_hides_no_error_of_the_run(tmp_path: Path) -> None:
+    """A damaged line, a record that is gone and a disk that fails are warned of; the rest is closed all the same."""
+
+    def run(log: RunLog) -> None:
+        with ExitStack() as stack:
+            stack.callback(log.close)
+            raise RuntimeError("diverged")
+
+    for damage in ("line", "gone", "disk"):
+        (tmp_path / damage).mkdir()
+        log = open_log(tmp_path / damage)
+        if damage == "line":
+            (tmp_path / damage / "metrics.jsonl").write_text('{"episodes": 4}\n\0\0')
+        elif damage == "gone":
+            (tmp_path / damage / "metrics.jsonl").unlink()
+        else:
+            (tmp_path / damage / "curve.png").mkdir()  # savefig fails on it as on a full disk, with an OSError
+            envs = string_envs()
+            write(log, envs, collect(envs, RandomPolicy(6), num_episodes=4, seed=0))
+        with (
+            pytest.warns(UserWarning, match=f"records of .*{damage} left unfinished: "),
+            pytest.raises(RuntimeError, match="diverged"),
+        ):
+            run(log)
+        assert all(file.closed for file in log.files.values())
 
 
 def small_run(run_dir: Path, algorithm: Algorithm, **env_kwargs: Any) -> Path:
