@@ -2,7 +2,8 @@
 
 A checkpoint is a directory step_000123. It appears under that name only when every byte of it is on disk, LATEST names
 it only after that, and it is read only when every byte is what its manifest says. The newest two are kept, and the
-best. The manifest is `manifest`'s, one writer a run `runlock`'s; what is promised stands in docs/determinism.md.
+best that METRICS.json knows. The manifest is `manifest`'s, one writer a run `runlock`'s; what is promised stands in
+docs/determinism.md.
 """
 
 import errno
@@ -21,10 +22,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from agents.manifest import DamagedError, changed_environment, read_manifest, verify, write_manifest
+from agents.manifest import DamagedError, changed_environment, verify, write_manifest
 
 NUM_KEPT = 2  # the newest, and one to fall back on
 LATEST = "LATEST"
+METRICS = "METRICS.json"
 _SPARE_BYTES = 2**20  # for the JSON files and the file system itself
 _NAME = r"step_([0-9]{6,})"
 
@@ -71,11 +73,11 @@ def save_checkpoint(
     write_policy: Callable[[Path], None],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
-    metric: float | None = None,
 ) -> Path:
     """Write step_<step> below a folder, atomically; then point LATEST at it and delete what is no longer needed.
 
-    When it returns, the checkpoint outlives a power cut. The newest two stay, and the one with the highest metric.
+    When it returns, the checkpoint outlives a power cut. The newest two stay, and the best of those that
+    `note_metric` was told of.
 
     Args:
         folder: the run's checkpoints directory; the manifest notes the hash of the config.json beside it.
@@ -83,17 +85,13 @@ def save_checkpoint(
         write_policy: writes the policy, one or more *.safetensors, into the directory it is given, and makes that.
         optimizer: its state and counters are kept exactly.
         state: JSON-able; everything else needed to go on.
-        metric: finite; the more the better; None when this checkpoint cannot be the best.
 
     Returns:
         The checkpoint's directory.
 
     Raises:
-        ValueError: for a metric that is not finite.
         OSError: when the disk has too little room, with both numbers of bytes, or fails; older checkpoints stay whole.
     """
-    if metric is not None and not math.isfinite(metric):
-        raise ValueError(f"metric must be finite, got {metric}; pass None when the update has none")
     final = folder / f"step_{step:06d}"
     tensors, settings = _split_optimizer(optimizer)
 
@@ -103,7 +101,7 @@ def save_checkpoint(
         content = {"step": step, "optimizer": settings, **state}
         (temporary / "state.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         config = folder.parent / "config.json"
-        write_manifest(temporary, device=_device(optimizer), config=config, metric=metric)
+        write_manifest(temporary, device=_device(optimizer), config=config)
 
     if not folder.is_dir():
         folder.mkdir(parents=True)
@@ -124,6 +122,27 @@ def save_checkpoint(
     return final
 
 
+def note_metric(folder: Path, step: int, value: float) -> None:
+    """Note in METRICS.json what a checkpoint is worth; nothing when there is no such checkpoint.
+
+    Its weights are scored by the episodes that they sample, which is after it was written.
+
+    Args:
+        folder: the run's checkpoints directory.
+        step: of the checkpoint.
+        value: mean return of the episodes that its weights sampled; finite; the more the better.
+
+    Raises:
+        ValueError: for a value that is not finite.
+        OSError: when the disk fails; what was noted before stays.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"value must be finite, got {value}; leave out a step that has none")
+    values = {_step(path): noted for path, noted in _noted(folder).items()}
+    if step in map(_step, _directories(folder, _NAME)):
+        write_file(folder / METRICS, json.dumps(values | {step: float(value)}) + "\n")
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint whose manifest verifies, None without any; warn about each newer lost one.
 
@@ -142,13 +161,23 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """Return the whole checkpoint with the highest metric, the newest of equals, None when none has a metric.
+    """Return the whole checkpoint with the highest value noted, the newest of equals, None when nothing is noted.
+
+    The newest of a run is not among them: no episode was sampled by its weights yet.
 
     Raises:
         ValueError: as `latest_checkpoint`.
     """
-    ranked = sorted(_directories(folder, _NAME), key=lambda path: (_metric(path), _step(path)))
-    return _first_whole(folder, (path for path in reversed(ranked) if _metric(path) > -math.inf), [])
+    return _first_whole(folder, reversed(_ranked(folder)), [])
+
+
+def newest_state(folder: Path) -> dict[str, Any]:
+    """Return state.json of the newest checkpoint where it can be read, unverified; empty without one."""
+    for path in reversed(_directories(folder, _NAME)):
+        state = _read_object(path / "state.json")
+        if state:
+            return state
+    return {}
 
 
 def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -202,19 +231,32 @@ def _first_whole(folder: Path, paths: Iterable[Path], lost: list[str]) -> Path |
 def _prune(folder: Path, step: int) -> None:
     """Delete all checkpoints up to a step but the newest two and the best; later ones are damaged, and not ours."""
     done = [path for path in _directories(folder, _NAME) if _step(path) <= step]
-    best = max(done, key=lambda path: (_metric(path), _step(path)))
+    best = [path for path in _ranked(folder) if _step(path) <= step][-1:]
     for old in done[:-NUM_KEPT]:
-        if old != best:
+        if old not in best:
             _delete(old)
 
 
-def _metric(path: Path) -> float:
-    """Return the metric in a checkpoint's manifest, -inf without."""
+def _ranked(folder: Path) -> list[Path]:
+    """Return the checkpoints that something is noted of, best last."""
+    noted = _noted(folder)
+    return sorted(noted, key=lambda path: (noted[path], _step(path)))
+
+
+def _noted(folder: Path) -> dict[Path, float]:
+    """Return the values in METRICS.json of the checkpoints there are, without those that are no finite number."""
+    values = _read_object(folder / METRICS)
+    found = {path: values.get(str(_step(path))) for path in _directories(folder, _NAME)}
+    return {path: value for path, value in found.items() if isinstance(value, float) and math.isfinite(value)}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object, empty where it is absent or anything else."""
     try:
-        metric = read_manifest(path).get("metric")
-    except DamagedError:
-        return -math.inf
-    return metric if isinstance(metric, float) and math.isfinite(metric) else -math.inf
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _require_space(folder: Path, needed: int) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 FORMAT = 2
-_READABLE = (1, FORMAT)  # format 1 had neither manifest.sha256 nor sizes, environment, config_sha256 and metric
+_READABLE = (1, FORMAT)  # format 1 had neither manifest.sha256 nor sizes, environment and config_sha256
 _NAME, _HASH_NAME = "manifest.json", "manifest.sha256"
 _REQUIRED = ("state.json", "optimizer.safetensors")
 _PACKAGES = ("textenvs", "torch", "transformers", "safetensors", "numpy", "gymnasium")
@@ -47,19 +48,17 @@ def changed_environment(folder: Path, device: str) -> list[str]:
     return [f"{name} {before[name]}, now {now[name]}" for name in names if before[name] != now[name]]
 
 
-def write_manifest(folder: Path, *, device: str, config: Path, metric: float | None) -> None:
+def write_manifest(folder: Path, *, device: str, config: Path) -> None:
     """Write manifest.json and manifest.sha256, the last files of a checkpoint.
 
     Args:
         folder: holds every other file of the checkpoint already.
         device: where the parameters are.
         config: the run's config.json; its hash is noted, None when there is no such file.
-        metric: what the best checkpoint has most of, or None.
     """
     files = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in _files(folder).items()}
     manifest = {
         "format": FORMAT,
-        "metric": None if metric is None else float(metric),
         "config_sha256": sha256(config) if config.is_file() else None,
         "environment": environment(device),
         "files": files,
@@ -84,12 +83,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> None:
-    """Read every byte of a checkpoint and compare it with the manifest.
+    """Read every byte of a checkpoint, compare it with the manifest, and see that the policy's weights are finite.
 
     Only files found inside the folder are opened, so a manifest that lists "../x" or "/x" reaches nothing.
 
     Raises:
-        DamagedError: names the first file that is absent, extra, a link, or not what was written.
+        DamagedError: names the first file that is absent, extra, a link, not what was written, or not finite.
         ValueError: for a whole checkpoint of a format that this version does not know.
     """
     files = _files(folder)
@@ -115,6 +114,8 @@ def verify(folder: Path) -> None:
         actual = {"bytes": files[name].stat().st_size, "sha256": sha256(files[name])}
         if not isinstance(expected, dict) or "sha256" not in expected or not expected.items() <= actual.items():
             raise DamagedError(f"{name} is not what {_NAME} says, {entry}")
+    for name in filter(_is_policy, files):
+        _require_finite(name, files[name])
 
 
 def sha256(path: Path) -> str:
@@ -133,6 +134,18 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _is_policy(name: str) -> bool:
     return name.startswith("policy/") and name.endswith(".safetensors")
+
+
+def _require_finite(name: str, path: Path) -> None:
+    """Refuse weights that no run can go on from, whole or not: an update that diverged may have written them."""
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            # One tensor at a time, so that a large model is not in memory twice.
+            for key in tensors.keys():  # noqa: SIM118
+                if not torch.isfinite(tensors.get_tensor(key)).all():
+                    raise DamagedError(f"{name} must be finite, got NaN or infinity in {key!r}")
+    except SafetensorError as error:
+        raise DamagedError(f"{name} must be a safetensors file, got {error}") from None
 
 
 def _hash_line(folder: Path) -> str:

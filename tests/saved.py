@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from agents.checkpoint import save_checkpoint
+from agents.checkpoint import note_metric, save_checkpoint
 
 
 def linear_and_adam() -> tuple[torch.nn.Linear, torch.optim.Adam]:
@@ -20,8 +20,8 @@ def linear_and_adam() -> tuple[torch.nn.Linear, torch.optim.Adam]:
     return model, optimizer
 
 
-def save(folder: Path, step: int, trained: Any, metric: float | None = None, **state: Any) -> Path:
-    """A checkpoint of them."""
+def save(folder: Path, step: int, trained: Any, value: float | None = None, **state: Any) -> Path:
+    """A checkpoint of them; and, as the next update does, what it is worth."""
     model, optimizer = trained
 
     def write_policy(path: Path) -> None:
@@ -29,6 +29,7 @@ def save(folder: Path, step: int, trained: Any, metric: float | None = None, **s
         save_file(model.state_dict(), path / "model.safetensors")
         save_file({"weight": torch.ones(1)}, path / "value_head.safetensors")
 
-    return save_checkpoint(
-        folder, step, write_policy=write_policy, optimizer=optimizer, state={"note": step, **state}, metric=metric
-    )
+    path = save_checkpoint(folder, step, write_policy=write_policy, optimizer=optimizer, state={"note": step, **state})
+    if value is not None:
+        note_metric(folder, step, value)
+    return path

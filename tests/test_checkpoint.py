@@ -14,13 +14,17 @@ from saved import linear_and_adam, save
 from small import string_envs
 
 import agents.checkpoint
+from agents.algorithms import Algorithm
 from agents.checkpoint import (
     best_checkpoint,
     latest_checkpoint,
     load_checkpoint,
+    newest_state,
+    note_metric,
     parameter_hash,
 )
 from agents.lm import LMPolicy
+from agents.train import TrainConfig, train
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = (
@@ -92,25 +96,95 @@ def test_what_is_not_a_checkpoint_is_neither_read_nor_deleted(tmp_path, trained)
 
 def test_the_best_is_kept_beside_the_newest_two(tmp_path, trained):
     kept = []
-    for step, metric in enumerate([1.0, 5.0, 3.0, None, 2.0, 5.0, 4, 0.0], start=1):
-        save(tmp_path, step, trained, metric)
+    for step, value in enumerate([1.0, 5.0, 3.0, None, 2.0, 5.0, 4, 0.0], start=1):
+        save(tmp_path, step, trained, value)
         kept.append(steps(tmp_path))
-    assert kept == [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [5, 6], [6, 7], [6, 7, 8]]
+    assert kept == [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [2, 5, 6], [6, 7], [6, 7, 8]]
+    assert json.loads((tmp_path / "METRICS.json").read_text()) == {"6": 5.0, "7": 4.0, "8": 0.0}
     assert best_checkpoint(tmp_path) == tmp_path / "step_000006"
     (tmp_path / "step_000006" / "state.json").unlink()
     with pytest.warns(UserWarning, match=r"step_000006 is damaged: 'state.json' is missing; using step_000007"):
         assert best_checkpoint(tmp_path) == tmp_path / "step_000007"
 
 
-def test_without_a_metric_none_is_the_best(tmp_path, trained):
+def test_the_best_is_the_one_whose_own_episodes_were_the_best(tmp_path):
+    """What update 3 samples is worth what update 2 left, so that checkpoint 2 has the return of line 3."""
+    config = TrainConfig(
+        env_id="textenvs/Copy-v0",
+        env_kwargs={"length": 2, "alphabet": "abcd", "dense": True},
+        algorithm=Algorithm(episodes_per_update=16),
+        model_kwargs={"hidden_size": 16, "num_heads": 2},
+        num_episodes=64,
+    )
+    folder = train(config, tmp_path / "run", quiet=True) / "checkpoints"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    returns = {step: json.loads(line)["return"] for step, line in enumerate(lines)}
+    best = max((1, 2, 3), key=lambda step: (returns[step], step))
+    assert best_checkpoint(folder) == folder / f"step_{best:06d}"
+    noted = json.loads((folder / "METRICS.json").read_text())
+    assert noted == {step: returns[int(step)] for step in noted}
+    assert {"2", "3"} <= noted.keys() <= {"1", "2", "3"}
+
+
+def test_of_what_nothing_is_noted_none_is_the_best(tmp_path, trained):
     save(tmp_path, 1, trained)
     assert best_checkpoint(tmp_path) is None
+    note_metric(tmp_path, 2, 9.0)  # --checkpoint-every 3: there is no such checkpoint
+    note_metric(tmp_path / "nowhere", 1, 9.0)
+    assert not (tmp_path / "METRICS.json").exists()
     for value in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"metric must be finite, got {value}; pass None"):
-            save(tmp_path, 2, trained, value)
-    for forged in ("9", True, 10**400, [], {}):
-        change_manifest(tmp_path / "step_000001", lambda manifest, forged=forged: manifest.update(metric=forged))
+        with pytest.raises(ValueError, match=f"value must be finite, got {value}; leave out"):
+            note_metric(tmp_path, 1, value)
+    for forged in ('{"1": "9"}', '{"1": true}', '{"1": 1e999}', '{"1": 9' + "9" * 400 + "}", "[1]", "", "[" * 100_000):
+        (tmp_path / "METRICS.json").write_text(forged)
         assert best_checkpoint(tmp_path) is None
+    note_metric(tmp_path, 1, 0.5)
+    assert best_checkpoint(tmp_path) == tmp_path / "step_000001"
+
+
+def test_a_metric_in_a_manifest_is_read_over(tmp_path, trained):
+    """Earlier versions put one there, which was that of the weights before."""
+    path = save(tmp_path, 1, trained)
+    change_manifest(path, lambda manifest: manifest.update(metric=9.0))
+    assert latest_checkpoint(tmp_path) == path
+    assert best_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path, trained, number):
+    """Whole as written: an update that diverged may have written them."""
+    first = save(tmp_path, 1, trained)
+    with torch.no_grad():
+        trained[0].bias[1] = number
+    second, problem = (
+        save(tmp_path, 2, trained),
+        "policy/model.safetensors must be finite, got NaN or infinity in 'bias'",
+    )
+    with pytest.warns(UserWarning, match=f"step_000002 is damaged: {problem}; using step_000001"):
+        assert latest_checkpoint(tmp_path) == first
+    shutil.rmtree(first)
+    with pytest.raises(ValueError, match=f"must hold a whole one, got none in .*: step_000002 is damaged: {problem}"):
+        latest_checkpoint(tmp_path)
+    assert second.is_dir()
+
+
+def test_weights_that_are_no_safetensors_are_named(tmp_path, trained):
+    first, second = save(tmp_path, 1, trained), save(tmp_path, 2, trained)
+    path = second / "policy" / "model.safetensors"
+    path.write_bytes(b"\xff" * 100)
+    entry = {"bytes": 100, "sha256": sha256(path.read_bytes()).hexdigest()}
+    change_manifest(second, lambda manifest: manifest["files"].update({"policy/model.safetensors": entry}))
+    with pytest.warns(UserWarning, match="policy/model.safetensors must be a safetensors file, got"):
+        assert latest_checkpoint(tmp_path) == first
+
+
+def test_the_newest_state_is_that_of_the_newest_that_can_be_read(tmp_path, trained):
+    assert newest_state(tmp_path / "nowhere") == {}
+    for step in (1, 2):
+        save(tmp_path, step, trained, kl_coef=step / 4)
+    assert newest_state(tmp_path)["kl_coef"] == 0.5
+    (tmp_path / "step_000002" / "state.json").write_text("{")
+    assert newest_state(tmp_path)["kl_coef"] == 0.25
 
 
 def test_a_run_that_fell_back_keeps_what_it_writes(tmp_path, trained):
@@ -238,9 +312,9 @@ def test_a_checkpoint_of_format_1_is_read_for_ever():
 
 def test_the_manifest_says_what_was_running(tmp_path, trained):
     (tmp_path / "config.json").write_text("{}\n")
-    path = save(tmp_path / "checkpoints", 1, trained, 0.5)
+    path = save(tmp_path / "checkpoints", 1, trained)
     manifest = json.loads((path / "manifest.json").read_text())
-    assert manifest["metric"] == 0.5
+    assert sorted(manifest) == ["config_sha256", "environment", "files", "format"]
     assert manifest["config_sha256"] == sha256(b"{}\n").hexdigest()
     assert manifest["files"]["state.json"] == {
         "bytes": (path / "state.json").stat().st_size,
