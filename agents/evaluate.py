@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import textenvs
+from agents.checkpoint import newest_state, parameter_hash
 from agents.judge import find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
 from agents.mlp import MLPPolicy
@@ -41,10 +42,17 @@ _ADAPTER = ("adapter_model.safetensors", "adapter_config.json", *_OURS)
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, read."""
+    """A run directory, read.
+
+    Attributes:
+        run_dir: where it is.
+        config: what was trained, on what.
+        state: of the newest checkpoint, unverified; empty without one.
+    """
 
     run_dir: Path
     config: TrainConfig
+    state: Mapping[str, Any]
 
     @property
     def env_id(self) -> str:
@@ -57,17 +65,67 @@ class Run:
         return self.config.env_kwargs
 
     def policy(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
-        """Load the trained policy for envs."""
+        """Load the trained policy for envs.
+
+        Raises:
+            ValueError: for envs that it does not fit.
+        """
         final = self.run_dir / "final"
         if self.config.model == "mlp" or self.config.lora is not None:
-            policy = start_policy(self.config, envs)
+            policy = self._start(envs)
             policy.load(final)
             return policy
+        _require_text(envs)
         return LMPolicy.from_pretrained(final, envs.metadata["textgen"], temperature=self.config.temperature)
 
     def reference(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
-        """Make the frozen policy that the run started from."""
-        return start_policy(self.config, envs).frozen_copy()
+        """Make the frozen policy that the run started from.
+
+        Raises:
+            ValueError: for envs that it does not fit, or when it has other weights than the run's checkpoint notes.
+        """
+        reference = self._start(envs).frozen_copy()
+        # An mlp comes from a seed through a QR decomposition, whose last bits follow the number of threads.
+        noted = None if self.config.model == "mlp" else self.state.get("reference")
+        if noted not in (None, parameter_hash(reference)):
+            raise ValueError(
+                f"model must be what the run in {self.run_dir} started from, got other weights from "
+                f"{self.config.model!r}; restore it, or the versions in the newest checkpoint's manifest.json"
+            )
+        return reference
+
+    def _start(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
+        """Make the policy that the run started from as training made it, on its own env; then let it play envs."""
+        own = make_envs(self.env_id, 1, self.env_kwargs)
+        own.close()
+        policy = start_policy(self.config, own)
+        if isinstance(policy, MLPPolicy):
+            trained, found = ((e.single_observation_space, e.single_action_space) for e in (own, envs))
+            if (trained[0].shape, trained[0].dtype, trained[1]) != (found[0].shape, found[0].dtype, found[1]):
+                raise ValueError(
+                    f"env must have the spaces that the run's mlp was trained on, {trained[0]} and {trained[1]}, "
+                    f"got {found[0]} and {found[1]}; evaluate on {self.env_id}"
+                )
+            return policy
+        _require_text(envs)
+        metadata = envs.metadata["textgen"]
+        if metadata["vocab_sha256"] != policy.vocab_sha256:
+            raise ValueError(
+                f"env must have the vocabulary that the run was trained on, vocab_sha256 {policy.vocab_sha256[:12]}, "
+                f"got {metadata['vocab_sha256'][:12]}; evaluate on {self.env_id}"
+            )
+        # Only the layout of an episode may differ; making a policy of the same model checks that it fits.
+        fitted = LMPolicy(policy.model, metadata, temperature=policy.temperature)
+        policy.prompt_slots, policy.max_tokens = fitted.prompt_slots, fitted.max_tokens
+        return policy
+
+
+def _require_text(envs: VectorEnv[Any, Any, Any]) -> None:
+    if "textgen" not in envs.metadata:
+        raise ValueError(
+            "env must be a text environment (metadata['textgen']) for a run of a language model, "
+            f"got {envs.spec.id if envs.spec else envs}; see `textenvs list`"
+        )
 
 
 def load_run(run_dir: Path) -> Run:
@@ -80,7 +138,7 @@ def load_run(run_dir: Path) -> Run:
         raise ValueError(f"run_dir must hold a run, got {run_dir}, which has no config.json; name the run's directory")
     try:
         settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-        run = Run(run_dir, TrainConfig.from_json(settings))
+        run = Run(run_dir, TrainConfig.from_json(settings), newest_state(run_dir / "checkpoints"))
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
     final = run_dir / "final"
@@ -191,7 +249,8 @@ def evaluate_run(
         warnings; config, versions, seeds.
 
     Raises:
-        ValueError: for a run_dir, num_episodes, seed or judge that cannot be evaluated.
+        ValueError: for a run_dir, num_episodes, seed or judge that cannot be evaluated, an env that the run's policy
+            does not fit, or a start that is no longer what it was.
         OSError: when samples cannot be written.
     """
     run = load_run(run_dir)
@@ -203,6 +262,11 @@ def evaluate_run(
         textenvs.as_reward(judge)
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
     envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
+    rules = getattr(envs.unwrapped, "rules", None)
+    if judge is not None and rules is None:
+        raise ValueError(
+            f"judge must be None for an env without texts, got {judge!r} on {env_id or run.env_id}; leave it out"
+        )
     policy, reference = run.policy(envs), run.reference(envs)
     if samples is not None:
         samples.open("a", encoding="utf-8").close()  # a path that cannot be written fails now, not after the work
@@ -212,7 +276,6 @@ def evaluate_run(
             who, envs, num_episodes=num_episodes, seed=seed, reference=reference, greedy=name == "greedy"
         )
     envs.close()
-    rules = getattr(envs.unwrapped, "rules", None)
     judge_name, judged = _judge(judge, rules, rollouts)
     for name, values in judged.items():
         rows[name] |= with_stderr("judge", values[np.isfinite(values)])

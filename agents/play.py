@@ -78,8 +78,9 @@ def play_run(run_dir: Path, *, episodes: int, seed: int, color: TokenNumber = "a
     """Show episodes that a trained run's policy plays now, on held-out problems, token by token.
 
     The advantage is the one the run's algorithm would compute, KL penalty included, but in units of reward: whitening
-    over a few episodes would say little. Baselines over groups get whole groups, of which the first episode is shown.
-    The KL is against the frozen start.
+    over a few episodes would say little. The penalty's weight is where the run's KL controller ended, as its newest
+    checkpoint says; the configuration's without one. Baselines over groups get whole groups, of which the first episode
+    is shown. The KL is against the frozen start.
 
     Args:
         run_dir: a finished run.
@@ -108,7 +109,8 @@ def play_run(run_dir: Path, *, episodes: int, seed: int, color: TokenNumber = "a
     rollout = rollout.select(~rollout.faulty)
     if not len(rollout):
         raise RuntimeError("scoring must work for some episode, but all failed; look at the reward")
-    batch = make_batch(rollout, algorithm, rollout_log_probs(run.reference(envs), rollout))
+    kl_coef = run.state.get("kl_coef", algorithm.kl_coef)
+    batch = make_batch(rollout, algorithm, rollout_log_probs(run.reference(envs), rollout), kl_coef=kl_coef)
     _, shown = np.unique(rollout.episodes // size, return_index=True)
     vocab = find_vocab(envs)
     envs.close()

@@ -14,6 +14,7 @@ from small import Ragged, ragged_envs, string_envs, tiny_lm
 
 import textenvs
 from agents.algorithms import Algorithm
+from agents.checkpoint import parameter_hash
 from agents.evaluate import evaluate, evaluate_run, held_out_envs, load_run, reference_rollout, result_table
 from agents.judge import JUDGES, find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
@@ -249,6 +250,49 @@ def test_a_control_run_is_evaluated(tmp_path):
     assert result["mean_return"] == result["mean_length"] > 1
     assert result["kl_per_episode_stderr"] > 0
     assert not {"success_rate", "distinct_1", "sample_perplexity", "reference_perplexity", "judge"} & result.keys()
+    with pytest.raises(
+        ValueError, match="judge must be None for an env without texts, got 'vader' on CartPole-v1; leave"
+    ):
+        evaluate_run(tmp_path / "run", num_episodes=3, judge="vader")
+    for kwargs in (COPY, COPY | {"observation": "onehot"}):
+        with pytest.raises(
+            ValueError, match=r"^env must have the spaces that the run's mlp .*; evaluate on CartPole-v1$"
+        ):
+            evaluate_run(tmp_path / "run", env_id="textenvs/Copy-v0", env_kwargs=kwargs, num_episodes=3)
+
+
+def test_the_start_is_that_of_training_on_any_env(tmp_path, run_dir):
+    """A new model has as many positions as its env has tokens, so its random weights follow the env."""
+    adapter = dataclasses.replace(load_run(run_dir).config, lora=LoraSettings(rank=1), num_episodes=16)
+    shorter = COPY | {"length": 1, "split": "all"}
+    for path in (run_dir, train(adapter, tmp_path / "run", quiet=True)):
+        run = load_run(path)
+        for kwargs in (COPY, shorter):
+            envs, _ = held_out_envs("textenvs/Copy-v0", kwargs, 4)
+            assert parameter_hash(run.reference(envs)) == run.state["reference"]
+        result = evaluate_run(path, env_kwargs=shorter, num_episodes=4)
+        assert abs(result["start"]["kl_per_episode"]) < 1e-5
+        assert result["mean_length"] <= 2
+        with pytest.raises(ValueError, match="vocab_sha256"):
+            evaluate_run(path, env_kwargs=COPY | {"alphabet": "abcx"}, num_episodes=4)
+        with pytest.raises(ValueError, match=r"env must be a text environment .* got CartPole-v1; see"):
+            evaluate_run(path, env_id="CartPole-v1", num_episodes=4)
+
+
+def test_a_start_that_changed_since_is_refused(tmp_path, run_dir):
+    """A comparison with other weights than training started from would say nothing."""
+    model = tmp_path / "model"
+    tiny_lm(string_envs(), seed=0).save(model)
+    config = dataclasses.replace(load_run(run_dir).config, model=str(model), model_kwargs={}, num_episodes=16)
+    run = train(config, tmp_path / "run", quiet=True)
+    assert evaluate_run(run, num_episodes=4)["start"]["num_episodes"] == 4
+    tiny_lm(string_envs(), seed=1).save(model)
+    with pytest.raises(
+        ValueError, match=r"^model must be what the run in .* started from, got other weights.*restore it"
+    ):
+        evaluate_run(run, num_episodes=4)
+    shutil.rmtree(run / "checkpoints")  # then nobody knows
+    assert evaluate_run(run, num_episodes=4)["start"]["num_episodes"] == 4
 
 
 def words(texts: list[str], **kwargs) -> tuple[textenvs.Rules, Rollout]:
@@ -313,8 +357,9 @@ def test_the_warning_comes_exactly_when_the_reward_rises_and_the_judge_falls():
     assert reward_hacking((0.21, 0.1), (-0.21, 0.1)) is not None
     assert reward_hacking((0.19, 0.1), (-0.21, 0.1)) is None
     assert reward_hacking((0.21, 0.1), (-0.19, 0.1)) is None
-    assert reward_hacking((0.1, None), (-0.1, None)) is not None
-    assert reward_hacking((0.0, None), (-0.1, None)) is None
+    # One episode has no standard error.
+    assert reward_hacking((0.9, None), (-0.9, None)) is None
+    assert reward_hacking((0.9, 0.1), (-0.9, None)) is None
 
 
 class Letter(textenvs.Reward):

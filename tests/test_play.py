@@ -44,21 +44,24 @@ def numbers(out: str) -> list[dict[str, Any]]:
 
 def test_the_numbers_are_those_of_the_trained_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same as the algorithm computes on the episodes that an evaluation with that seed plays, before whitening."""
-    run_dir = finished(tmp_path / "run", replace(ALGORITHMS["ppo"], episodes_per_update=16, kl_coef=0.1))
+    adaptive = {"kl_coef": 0.1, "kl_target": 1.0, "kl_horizon": 32}
+    run_dir = finished(tmp_path / "run", replace(ALGORITHMS["ppo"], episodes_per_update=16, **adaptive))
     play_run(run_dir, episodes=3, seed=5)
     rows = numbers(capsys.readouterr().out)
     run = load(run_dir)
     envs = make_envs("textenvs/Copy-v0", 3, COPY | {"split": "heldout"})
     _, rollout = evaluate(run.policy(envs), envs, num_episodes=3, seed=5)
     plain = replace(run.config.algorithm, normalize="none")
-    batch = make_batch(rollout, plain, rollout_log_probs(run.reference(envs), rollout))
+    kl_coef = run.state["kl_coef"]  # where the controller ended: the KL of the one update is 0, far below the target
+    assert kl_coef == pytest.approx(0.09)
+    batch = make_batch(rollout, plain, rollout_log_probs(run.reference(envs), rollout), kl_coef=kl_coef)
     assert batch.kl is not None
     flat = {"log_prob": batch.old_log_probs, "value": batch.old_values, "advantage": batch.advantages, "kl": batch.kl}
     for name, tensor in flat.items():
         np.testing.assert_allclose([row[name] for row in rows], tensor[batch.mask], rtol=1e-3, atol=1e-6, err_msg=name)
     # The last token's advantage is the score less its KL penalty and its value.
     last = int(rollout.lengths[0]) - 1
-    expected = rollout.returns[0] - 0.1 * rows[last]["kl"] - rows[last]["value"]
+    expected = rollout.returns[0] - kl_coef * rows[last]["kl"] - rows[last]["value"]
     assert rows[last]["advantage"] == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
