@@ -19,6 +19,7 @@ from agents.algorithms import Algorithm
 from agents.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
+    note_metric,
     parameter_hash,
     save_checkpoint,
     write_directory,
@@ -242,6 +243,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 "seconds": time.perf_counter() - started,
             }
             log.write(update + 1, metrics, everything, batch, envs)
+            # The episodes were sampled by the weights that the checkpoint before holds.
+            note_metric(run_dir / "checkpoints", update, metrics["return"])
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
                 save_checkpoint(
                     run_dir / "checkpoints",
@@ -249,7 +252,6 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                     write_policy=policy.save,
                     optimizer=optimizer,
                     state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
-                    metric=metrics["return"],
                 )
         write_directory(run_dir / "final", policy.save)
     return run_dir

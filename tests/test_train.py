@@ -11,7 +11,7 @@ from small import string_envs
 
 import agents.train
 from agents.algorithms import ALGORITHMS, Algorithm
-from agents.checkpoint import parameter_hash
+from agents.checkpoint import best_checkpoint, parameter_hash
 from agents.lm import LMPolicy
 from agents.rollout import collect
 from agents.train import TrainConfig, make_envs, start_policy, train
@@ -277,3 +277,18 @@ def test_a_strong_kl_penalty_keeps_the_policy_at_its_start(tmp_path):
         with torch.no_grad():
             kls.append((policy.evaluate(rollout, rows)[0] - start.evaluate(rollout, rows)[0]).sum(1).mean().item())
     assert kls[1] < kls[0] / 3
+
+
+def test_the_best_checkpoint_holds_the_weights_that_sampled_best(tmp_path, monkeypatch):
+    """Update 3 samples the best episodes, so the checkpoint of update 2 is the best; it outlives the newest two."""
+    bonus = {0: 0.0, 16: 0.1, 32: 5.0, 48: 0.0, 64: 0.0}
+
+    def collect_with_bonus(*args, **kwargs):
+        rollout = collect(*args, **kwargs)
+        rollout.rewards[:, 0] += bonus[int(rollout.episodes[0])]
+        return rollout
+
+    monkeypatch.setattr(agents.train, "collect", collect_with_bonus)
+    checkpoints = run(tmp_path / "run", dataclasses.replace(CONFIG, num_episodes=80)) / "checkpoints"
+    assert best_checkpoint(checkpoints) == checkpoints / "step_000002"
+    assert sorted(path.name for path in checkpoints.glob("step_*")) == ["step_000002", "step_000004", "step_000005"]
