@@ -146,6 +146,8 @@ def _network(num_inputs: int, hidden_sizes: Sequence[int], num_outputs: int, *, 
 
 def _linear(num_inputs: int, num_outputs: int, gain: float) -> nn.Linear:
     layer = nn.Linear(num_inputs, num_outputs)
-    nn.init.orthogonal_(layer.weight, gain)
+    # In double precision, so that the number of threads does not show in the float32 weights.
+    weight = nn.init.orthogonal_(torch.empty(layer.weight.shape, dtype=torch.float64), gain)
+    layer.weight.data.copy_(weight)
     nn.init.zeros_(layer.bias)
     return layer

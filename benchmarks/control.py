@@ -3,7 +3,7 @@
     python benchmarks/control.py --seeds 0 1 2 3 4
 
 CartPole-v1: mean return of 100 greedy and 100 sampled episodes after training (of SB3's, the last 100 of training), and
-the episodes until 24 successive training episodes had a mean of at least 475. MountainCar-v0 (goal in at most 110 steps
+the episodes until 32 successive training episodes had a mean of at least 475. MountainCar-v0 (goal in at most 110 steps
 on average): the reward is the same -1 until the goal is found by chance, so an agent that learns from its own returns
 seldom starts; with a potential added to the reward, which changes no optimum (Ng et al. 1999, "Policy invariance under
 reward transformations"), it does. SB3 takes zoo's million steps there, ours what its 800 episodes need. Returns are of
@@ -32,21 +32,15 @@ import numpy as np
 
 from agents.algorithms import ALGORITHMS, Algorithm
 
-WINDOW = 24  # a multiple of what an update of ours samples
+WINDOW = 32  # two updates of ours
 GAMMA = 0.99
-CARTPOLE = replace(
-    ALGORITHMS["ppo"],
-    episodes_per_update=8,
-    num_epochs=10,
-    gamma=0.98,
-    gae_lambda=0.8,
-    value_coef=0.5,
-    entropy_coef=0.0,
-)
-CAR = replace(ALGORITHMS["ppo"], episodes_per_update=16, num_epochs=10, gamma=GAMMA, value_coef=0.5, entropy_coef=0.0)
+_BOTH = replace(ALGORITHMS["ppo"], episodes_per_update=16, num_epochs=10, value_coef=0.5, entropy_coef=0.0)
+#: Chosen on seeds 100 to 105: with 8 episodes an update, one seed of four fell back after it had balanced the pole.
+CARTPOLE = replace(_BOTH, num_minibatches=8, gamma=0.98, gae_lambda=0.8, max_grad_norm=0.5)
+CAR = replace(_BOTH, gamma=GAMMA)
 #: agent -> env, settings, episodes
 OURS: dict[str, tuple[str, Algorithm, int]] = {
-    "ours": ("CartPole-v1", CARTPOLE, 400),
+    "ours": ("CartPole-v1", CARTPOLE, 640),
     "ours, plain": ("Car-v0", CAR, 800),
     "ours, shaped": ("ShapedCar-v0", CAR, 800),
 }
@@ -113,7 +107,7 @@ def ours(agent: str, seed: int) -> dict[str, Any]:
         envs = make_envs(plain_id, 50, {})
         policy = load_run(run_dir).policy(envs)
     greedy, sampled = (
-        collect(envs, policy, num_episodes=100, seed=10**6 + seed, greedy=greedy).returns.mean()
+        float(collect(envs, policy, num_episodes=100, seed=10**6 + seed, greedy=greedy).returns.mean())
         for greedy in (True, False)
     )
     per_window = math.ceil(WINDOW / algorithm.episodes_per_update)

@@ -174,7 +174,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> str:
         (["train", *COPY, "--run-dir", "RUN", "--kl-coef", "nan"], "kl_coef must be finite and not negative, got nan"),
         (["train", *COPY, "--run-dir", "RUN", "--learning-rate", "-1"], "learning_rate must be positive"),
         (["train", *COPY, "--run-dir", "RUN", "--model", "./nowhere"], "'./nowhere', which does not exist"),
-        (["train", *COPY, "--run-dir", "RUN", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["train", *COPY, "--run-dir", "RUN", "--seed", "-1"], "seed must be an integer of at least 0, got -1"),
         (["show", "CartPole-v1"], "'CartPole-v1' is no text environment"),
         (["play", "CartPole-v1"], "'CartPole-v1' is no text environment"),
         (["play", "CartPole-v1", "--policy", "random"], "'CartPole-v1' is no text environment"),

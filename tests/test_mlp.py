@@ -149,8 +149,11 @@ def test_spaces_it_cannot_read_and_weights_that_do_not_fit_are_refused(tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_balances_the_pole(tmp_path, seed):
-    algorithm = Algorithm(episodes_per_update=8, gamma=0.98, gae_lambda=0.8, num_epochs=10, value_coef=0.5)
-    config = dataclasses.replace(CARTPOLE, algorithm=algorithm, num_episodes=320, seed=seed)
+    algorithm = Algorithm(
+        episodes_per_update=16, num_epochs=10, num_minibatches=8, gamma=0.98, gae_lambda=0.8, value_coef=0.5,
+        entropy_coef=0.0, max_grad_norm=0.5,
+    )  # fmt: skip
+    config = dataclasses.replace(CARTPOLE, algorithm=algorithm, num_episodes=640, num_envs=16, seed=seed)
     train(config, tmp_path / "run", quiet=True)
     envs = make_envs("CartPole-v1", 20, {})
     policy = start_policy(config, envs)
