@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import string_envs, tiny_lm
-from test_train import CONFIG, COPY, SMALL, metrics_of, run
+from test_train import CONFIG, COPY, SMALL, metrics_of, run, stop_and_resume
 
 import textenvs
 from agents.algorithms import ALGORITHMS, Algorithm
@@ -116,19 +116,7 @@ def test_an_adaptive_kl_coefficient_follows_its_formula_and_survives_resume(tmp_
         expected = adapted_kl_coef(before["kl_coef"], kl, num_episodes=count, target=1e-4, horizon=100.0)
         assert after["kl_coef"] == pytest.approx(expected)
     assert metrics[-1]["kl_coef"] > metrics[1]["kl_coef"]
-    calls = []
-
-    def collect_or_stop(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return collect(*args, **kwargs)
-
-    monkeypatch.setattr("agents.train.collect", collect_or_stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "resumed", config)
-    monkeypatch.setattr("agents.train.collect", collect)
-    assert metrics_of(run(tmp_path / "resumed", config, resume=True)) == metrics
+    assert metrics_of(stop_and_resume(tmp_path / "resumed", config, monkeypatch)) == metrics
 
 
 @pytest.mark.parametrize("penalty", ["k2_loss", "k3_loss"])
@@ -311,19 +299,7 @@ def test_a_run_with_adapters_leaves_adapters_and_resumes_exactly(tmp_path, monke
     final = load_file(straight / "final" / "adapter_model.safetensors")
     assert not (straight / "final" / "model.safetensors").exists()
     assert any(tensor.any() for name, tensor in final.items() if "lora_B" in name)
-    calls = []
-
-    def collect_or_stop(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return collect(*args, **kwargs)
-
-    monkeypatch.setattr("agents.train.collect", collect_or_stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "resumed", config)
-    monkeypatch.setattr("agents.train.collect", collect)
-    resumed = run(tmp_path / "resumed", config, resume=True)
+    resumed = stop_and_resume(tmp_path / "resumed", config, monkeypatch)
     assert metrics_of(resumed) == metrics_of(straight)
     again = load_file(resumed / "final" / "adapter_model.safetensors")
     assert all(torch.equal(final[name], again[name]) for name in final)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small import string_envs
-from test_train import metrics_of
+from test_train import metrics_of, stop_and_resume
 
 from agents.algorithms import Algorithm
 from agents.checkpoint import parameter_hash
@@ -104,19 +104,7 @@ def test_gradients_do_not_depend_on_micro_batches():
 
 def test_resume_is_exact_and_a_second_run_equal(tmp_path, monkeypatch):
     straight = train(CARTPOLE, tmp_path / "straight", quiet=True)
-    calls = []
-
-    def collect_or_stop(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return collect(*args, **kwargs)
-
-    monkeypatch.setattr("agents.train.collect", collect_or_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(CARTPOLE, tmp_path / "resumed", quiet=True)
-    monkeypatch.setattr("agents.train.collect", collect)
-    resumed = train(CARTPOLE, tmp_path / "resumed", quiet=True, resume=True)
+    resumed = stop_and_resume(tmp_path / "resumed", CARTPOLE, monkeypatch)
     assert metrics_of(straight) == metrics_of(resumed)
     one, two = (load_file(run / "final" / "model.safetensors") for run in (straight, resumed))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -33,6 +33,23 @@ def run(run_dir, config=CONFIG, **kwargs):
     return train(config, run_dir, quiet=True, **kwargs)
 
 
+def stop_and_resume(run_dir, config, monkeypatch):
+    """Stop a run after two updates, resume it, and return its directory."""
+    calls = []
+
+    def collect_or_stop(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return collect(*args, **kwargs)
+
+    monkeypatch.setattr(agents.train, "collect", collect_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(run_dir, config)
+    monkeypatch.setattr(agents.train, "collect", collect)
+    return run(run_dir, config, resume=True)
+
+
 def final_hash(run_dir):
     return parameter_hash(LMPolicy.from_pretrained(run_dir / "final", string_envs().metadata["textgen"]))
 
