@@ -5,6 +5,7 @@ No reward for a particular purpose lives here (see the other modules of this pac
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,10 +97,23 @@ class Scores:
 class Reward(ABC):
     """Scores a batch of responses. Immutable: copying one returns itself.
 
-    A subclass sets `name` (its part in the log) and defines `__call__`, row by row independent of the batch.
+    A subclass sets `name` (its part in the log) and `value_range`, and defines `__call__`, row by row independent of
+    the batch.
+
+    Attributes:
+        name: of its part in the log.
+        value_range: bounds of its values.
     """
 
     name: str
+    value_range: tuple[float, float] = (-math.inf, math.inf)
+
+    def require(self, problem: ProblemLike) -> None:
+        """Refuse a problem that this cannot score, such as one without references.
+
+        Raises:
+            ValueError: names what is missing.
+        """
 
     @abstractmethod
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:

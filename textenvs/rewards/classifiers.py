@@ -58,6 +58,7 @@ class SentimentReward(Reward):
     """
 
     name = "sentiment"
+    value_range = (0.047, 0.953)
 
     def __init__(self, weights: str | Path = WEIGHTS_FILE) -> None:
         self.weights = str(weights)
@@ -88,6 +89,7 @@ class VaderReward(Reward):
     """
 
     name = "vader"
+    value_range = (0.0, 1.0)
 
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`.

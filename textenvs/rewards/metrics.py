@@ -11,7 +11,17 @@ from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Sc
 from textenvs.vocab import IntArray, Vocab
 
 
-class ExactMatch(Reward):
+class _AgainstReferences(Reward):
+    """Needs at least one reference."""
+
+    value_range = (0.0, 1.0)
+
+    def require(self, problem: ProblemLike) -> None:
+        """See `Reward.require`."""
+        _references(problem)
+
+
+class ExactMatch(_AgainstReferences):
     """1.0 when the response's text equals one of the references, else 0.0. Range [0, 1].
 
     Withstands: the empty response, a reference with anything before or after it, every option at once.
@@ -26,7 +36,7 @@ class ExactMatch(Reward):
         return Scores(values, {self.name: values})
 
 
-class PositionMatch(Reward):
+class PositionMatch(_AgainstReferences):
     """Matching positions / max(len(response), len(reference)), in tokens; the best reference counts. Range [0, 1].
 
     Withstands: the empty response (0 unless the reference is empty), padding, repetition, echo of the prompt.
@@ -42,7 +52,7 @@ class PositionMatch(Reward):
         return Scores(values, {self.name: values})
 
 
-class LengthMatch(Reward):
+class LengthMatch(_AgainstReferences):
     """min / max of the response's and the reference's length, in tokens; the best reference counts. Range [0, 1].
 
     Withstands: nothing beyond length, by definition: what the tokens are does not matter, only their number.

@@ -152,6 +152,7 @@ class Optimality(Reward):
     """
 
     name = "optimality"
+    value_range = (0.0, 1.0)
 
     def __init__(self, edges: NDArray[np.bool_], max_length: int) -> None:
         nodes = ascii_lowercase[: len(edges)]
