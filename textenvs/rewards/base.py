@@ -108,7 +108,7 @@ class Reward(ABC):
     name: str
     value_range: tuple[float, float] = (-math.inf, math.inf)
 
-    def require(self, problem: ProblemLike) -> None:
+    def require(self, problem: ProblemLike) -> None:  # noqa: B027 - nothing to require is a fine answer
         """Refuse a problem that this cannot score, such as one without references.
 
         Raises:
