@@ -24,6 +24,17 @@ FloatArray = NDArray[np.float64]
 STATUSES = ("ok", "model_fault", "infra_fault")
 
 
+class RewardError(Exception):
+    """A reward cannot work at all, or breaks its contract: the author's to mend, so that it ends the run.
+
+    Any other exception of a reward makes an `infra_fault` of the responses for which it is raised.
+    """
+
+
+class RewardTypeError(RewardError, TypeError):
+    """A reward returns what is no score."""
+
+
 class ProblemLike(Protocol):
     """What a reward may know of a problem (see `textenvs.task.Problem`)."""
 
@@ -87,11 +98,13 @@ class Scores:
         values: (B,) float64, the score, higher is better.
         parts: named columns (B,) that the score is made of, for the log.
         status: B of `STATUSES`; empty means all ok.
+        causes: B texts, why a row is an infra_fault; empty means not known.
     """
 
     values: FloatArray
     parts: Mapping[str, FloatArray] = field(default_factory=dict)
     status: Sequence[str] = ()
+    causes: Sequence[str] = ()
 
 
 class Reward(ABC):
@@ -157,7 +170,7 @@ class FunctionReward(Reward):
             try:
                 values[i] = float(value)
             except (TypeError, ValueError):
-                raise TypeError(
+                raise RewardTypeError(
                     f"reward function {self.name} must return a number, got {type(value).__name__} {value!r} for the "
                     f"response {text[:80]!r} to {problem.prompt[:80]!r}; return a float"
                 ) from None
