@@ -42,12 +42,12 @@ class TextGenEnv(gym.Env[Any, Any]):
     ## Episode End
     Termination: the end token, a stop token, or the T-th token; the budget is part of the task, and the reward is
     paid in full, so nothing must be bootstrapped. Truncation: only when the scorer's machinery failed
-    (`status` is `"infra_fault"`, reward 0) or a wrapper cut the episode.
+    (`status` is `"infra_fault"`, reward 0: the reward raised, or said so) or a wrapper cut the episode.
 
     ## Information
     At reset `problem`, its number (-1 for a prompt of your own). At the end `problem`, `prompt`, `response`
-    (without the end token), `finish_reason` (`eos`, `stop`, `length` or `fault`), `is_success`, `status`, and the
-    reward's named parts. Never the reference.
+    (without the end token), `turns` where the task replies, `finish_reason` (`eos`, `stop`, `length` or `fault`),
+    `is_success`, `status`, and the reward's named parts, or for an `infra_fault` its `cause`. Never the reference.
 
     ## Arguments
     Keyword only; JSON-able where they are names.
@@ -157,8 +157,12 @@ class TextGenEnv(gym.Env[Any, Any]):
             "finish_reason": reason,
             "is_success": not fault and value >= rules.task.threshold,
             "status": status,
-            **{name: float(column[0]) for name, column in scores.parts.items()},
         }
+        if rules.has_replies:
+            info["turns"] = responses.turns[0]
+        # What failed to be judged has a cause and no parts.
+        parts = {name: float(column[0]) for name, column in scores.parts.items()}
+        info |= {"cause": scores.causes[0]} if fault else parts
         self._outcome = f" [{reason}, score {value:.3f}]"
         return reward, fault, info
 

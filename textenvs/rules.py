@@ -7,6 +7,7 @@ pad and the remaining budget is visible.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
 
 from textenvs.rewards import as_reward
-from textenvs.rewards.base import STATUSES, Responses, Scores
+from textenvs.rewards.base import Responses, Reward, Scores
+from textenvs.scoring import UNKNOWN_CAUSE, score_batch
 from textenvs.task import Problem, Task
 from textenvs.tasks import make_task
 from textenvs.vocab import IntArray, as_vocab
@@ -32,8 +34,6 @@ MAX_ONEHOT_FLOATS = 1 << 20
 
 #: What the options of a reset may hold.
 OPTIONS: tuple[set[str], ...] = (set(), {"problem"}, {"prompt"})
-#: Keys of the final info that a reward's parts may not take.
-INFO_KEYS = ("problem", "prompt", "response", "finish_reason", "is_success", "status", "final_obs", "final_info")
 
 
 class Start(NamedTuple):
@@ -97,6 +97,9 @@ class Rules:
             "max_new_tokens": self.max_new_tokens,
         }
         self._starts: dict[int, Start] = {}
+        self._by_prompt: dict[str, Problem] | None = None
+        self._warned = False
+        self._require(every=reward is not None or prompts is not None)
 
     # ------------------------------------------------------------------------------------------------------ start
 
@@ -114,9 +117,37 @@ class Rules:
         """The same for a prompt of the user's own."""
         if not isinstance(prompt, str):
             raise TypeError(f"options['prompt'] must be a string, got {type(prompt).__name__}; pass one text")
-        return self._encoded(self.task.problem(prompt), "options['prompt']")
+        return self._encoded(self.problem(prompt), "options['prompt']")
+
+    def problem(self, prompt: str) -> Problem:
+        """The problem that a prompt poses: read by the task where it can, else the task's own with that prompt.
+
+        Raises:
+            ValueError: the task cannot read such a prompt.
+        """
+        if type(self.task).problem is not Task.problem:
+            return self.task.problem(prompt)
+        if self._by_prompt is None:
+            self._by_prompt = {}
+            for k in range(len(self.task)):
+                problem = self.task[k]
+                self._by_prompt.setdefault(problem.prompt, problem)
+        return self._by_prompt.get(prompt) or Problem(prompt)
+
+    def _require(self, *, every: bool) -> None:
+        """Refuse problems that the reward cannot score: all when it is not the task's own, else the first."""
+        if type(self.reward).require is not Reward.require:
+            for k in range(len(self.task) if every else 1):
+                self._required(self.task[k], f"problem {k}")
+
+    def _required(self, problem: Problem, where: str) -> None:
+        try:
+            self.reward.require(problem)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     def _encoded(self, problem: Problem, where: str) -> Start:
+        self._required(problem, where)
         prompt = problem.prompt
         ids = self.vocab.encode(prompt)
         limit = self.max_prompt_tokens
@@ -225,6 +256,9 @@ class Rules:
             reasons: B finish reasons, "running" for a row that has not ended.
             turn_ends: B lists, where the task replies.
 
+        Returns:
+            What `textenvs.scoring.score_batch` says, and the responses. The first fault with a cause is also a warning.
+
         Raises:
             ValueError, TypeError: the reward did not return B finite values.
         """
@@ -233,7 +267,16 @@ class Rules:
         token_ids = rows[:, self.max_prompt_tokens :]
         token_ids = np.where(np.arange(self.max_new_tokens) < lengths[:, None], token_ids, -1)
         responses = Responses(token_ids, lengths, reasons, self.vocab, turn_ends if self.has_replies else ())
-        return _checked(self.reward(problems, responses), problems, self.reward.name), responses
+        scores = score_batch(self.reward, problems, responses)
+        cause = next((cause for cause in scores.causes if cause not in ("", UNKNOWN_CAUSE)), None)
+        if cause is not None and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"reward {self.reward.name} failed: {cause}; the episode is an infra_fault: not scored, truncated, "
+                "reward 0; later ones are counted in silence",
+                stacklevel=2,
+            )
+        return scores, responses
 
     # ------------------------------------------------------------------------------------------------ observation
 
@@ -290,35 +333,3 @@ def _at_least_one(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
     return int(value)
-
-
-def _checked(scores: Any, problems: Sequence[Problem], name: str) -> Scores:
-    """The scores, once they are B finite float64 values with a known status each."""
-    if not isinstance(scores, Scores):
-        raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
-    values = np.asarray(scores.values)
-    if values.shape != (len(problems),) or values.dtype.kind not in "biuf":
-        raise ValueError(
-            f"reward {name} must return {len(problems)} numbers, one a response, got shape {values.shape} "
-            f"of {values.dtype}"
-        )
-    values = values.astype(np.float64)
-    status = tuple(scores.status) or ("ok",) * len(problems)
-    if len(status) != len(problems) or not set(status) <= set(STATUSES):
-        raise ValueError(f"reward {name} must give each response a status of {', '.join(STATUSES)}, got {status!r}")
-    judged = np.array([word != "infra_fault" for word in status])
-    bad = np.flatnonzero(judged & ~np.isfinite(values))
-    if len(bad):
-        raise ValueError(
-            f"reward {name} must be finite, got {values[bad[0]]} for the problem with prompt "
-            f"{problems[bad[0]].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
-        )
-    parts = {part: np.asarray(column, dtype=np.float64) for part, column in scores.parts.items()}
-    for part, column in parts.items():
-        if part in INFO_KEYS or part.startswith("_"):
-            raise ValueError(f"reward {name} must not name a part {part!r}: info uses such names; rename the part")
-        if column.shape != values.shape or not np.isfinite(column[judged]).all():
-            raise ValueError(
-                f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
-            )
-    return Scores(np.where(judged, values, 0.0), parts, status)

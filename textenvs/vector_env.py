@@ -181,10 +181,9 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         if rules.dense and len(live):
             self._pay_dense(np.setdiff1d(live, finished, assume_unique=True), rewards)
         if len(finished):
-            final = self._finish(finished, reasons, rewards, truncated)
-            terminated[finished] = ~truncated[finished]
             target = infos if self.autoreset_mode != AutoresetMode.SAME_STEP else infos.setdefault("final_info", {})
-            self._fill(target, finished, final)
+            self._finish(finished, reasons, rewards, truncated, target)
+            terminated[finished] = ~truncated[finished]
         if self._max_episode_steps is not None:
             truncated |= self._steps >= self._max_episode_steps
         self._ended = terminated | truncated
@@ -225,23 +224,33 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             self._scores[rows] += rewards[rows]
 
     def _finish(
-        self, rows: NDArray[np.int64], reasons: list[str], rewards: NDArray[np.float64], truncated: BoolArray
-    ) -> dict[str, Any]:
-        """Score the ended `rows` (M,), write their rewards and faults, and return their info as columns (M,)."""
+        self,
+        rows: NDArray[np.int64],
+        reasons: list[str],
+        rewards: NDArray[np.float64],
+        truncated: BoolArray,
+        infos: dict[str, Any],
+    ) -> None:
+        """Score the ended `rows` (M,); write their rewards (N,), faults (N,) and infos."""
         rules = self.rules
         scores, responses = self._score(rows, reasons)
         fault = np.array([status == "infra_fault" for status in scores.status])
         rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows] if rules.dense else scores.values)
         truncated[rows] = fault
-        return {
+        final: dict[str, Any] = {
             "problem": self._numbers[rows].tolist(),
             "prompt": [self._starts[i].prompt for i in rows.tolist()],
             "response": responses.texts,
             "finish_reason": ["fault" if bad else reason for bad, reason in zip(fault, reasons, strict=True)],
             "is_success": (~fault & (scores.values >= rules.task.threshold)).tolist(),
             "status": list(scores.status),
-            **{name: column.tolist() for name, column in scores.parts.items()},
         }
+        if rules.has_replies:
+            final["turns"] = responses.turns
+        self._fill(infos, rows, final)
+        # What failed to be judged has a cause and no parts.
+        self._fill(infos, rows[~fault], {name: column[~fault].tolist() for name, column in scores.parts.items()})
+        self._fill(infos, rows[fault], {"cause": [cause for cause in scores.causes if cause]})
 
     def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
         problems = [self._starts[i].problem for i in rows.tolist()]
@@ -262,13 +271,19 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _fill(self, infos: dict[str, Any], rows: NDArray[np.int64], columns: dict[str, Any]) -> None:
         """Put `columns` (M,) of `rows` (M,) into `infos` as Gymnasium does: (N,) arrays beside `_key` masks."""
+        if not len(rows):
+            return
         for key, values in columns.items():
+            kind = type(values[0])
             if key not in infos:
-                kind = type(values[0])
                 plain = kind in (int, float, bool)
                 infos[key] = np.zeros(self.num_envs, kind) if plain else np.full(self.num_envs, None, object)
                 infos[f"_{key}"] = np.zeros(self.num_envs, dtype=bool)
-            infos[key][rows] = values
+            if kind is list:  # NumPy would take a list of lists for a second axis
+                for i, value in zip(rows.tolist(), values, strict=True):
+                    infos[key][i] = value
+            else:
+                infos[key][rows] = values
             infos[f"_{key}"][rows] = True
 
     # ------------------------------------------------------------------------------------------------------ views

@@ -72,6 +72,13 @@ class Responses:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def row(self, i: int) -> Responses:
+        """Response i as a batch of one."""
+        one = slice(i, i + 1)
+        return Responses(
+            self.token_ids[one], self.lengths[one], self.finish_reasons[one], self.vocab, self.turn_ends[one]
+        )
+
     @cached_property
     def texts(self) -> list[str]:
         """B strings, decoded on first use."""

@@ -1,0 +1,138 @@
+"""A reward that raises costs the episodes it raises for, never their neighbours, and says why; some errors end it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tasks_for_tests import GuessingGame
+
+import textenvs
+from textenvs.rewards.base import RewardError
+
+
+def touchy(problem: Any, text: str) -> float:
+    if "a" in text[:1]:
+        raise KeyError("no a")
+    return len(text) / 4
+
+
+def quietly(make: Any, **kwargs: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(**kwargs)
+
+
+def test_a_reward_that_raises_makes_a_fault_with_its_cause_and_warns_once() -> None:
+    env = gym.make("textenvs/Copy-v0", reward=touchy, length=2, alphabet="abcd")
+    for k in range(3):
+        env.reset(seed=k)
+        env.step(0)
+        if k:
+            *_, reward, terminated, truncated, info = env.step(5)
+        else:
+            with pytest.warns(UserWarning, match=r"reward touchy failed: KeyError: 'no a'; the episode is an infra_f"):
+                *_, reward, terminated, truncated, info = env.step(5)
+        assert (reward, terminated, truncated) == (0.0, False, True)
+        assert (info["status"], info["finish_reason"], info["cause"]) == ("infra_fault", "fault", "KeyError: 'no a'")
+        assert "touchy" not in info  # a part of what was not judged
+    env.reset(seed=0)
+    env.step(1)
+    *_, reward, terminated, truncated, info = env.step(5)
+    assert (reward, terminated, truncated, info["touchy"]) == (0.25, True, False, 0.25)
+    assert "cause" not in info
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_batch_with_faults_is_its_scalar_envs(mode: AutoresetMode, dense: bool) -> None:
+    kwargs: dict[str, Any] = {"length": 3, "alphabet": "abc", "reward": touchy, "dense": dense}
+    batch = gym.make_vec("textenvs/Copy-v0", num_envs=8, autoreset_mode=mode, **kwargs)
+    scalars = SyncVectorEnv([lambda: gym.make("textenvs/Copy-v0", **kwargs)] * 8, autoreset_mode=mode)
+    rng, num_faults = np.random.default_rng(0), 0
+    pairs = [(batch.reset(seed=5), scalars.reset(seed=5))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(40):
+            actions = rng.integers(batch.single_action_space.n, size=8)
+            pairs.append((batch.step(actions), scalars.step(actions)))
+            ended = pairs[-1][0][2] | pairs[-1][0][3]
+            num_faults += int(pairs[-1][0][3].sum())
+            if mode is AutoresetMode.DISABLED and ended.any():
+                pairs.append(tuple(envs.reset(options={"reset_mask": ended}) for envs in (batch, scalars)))
+    for ours, theirs in pairs:
+        for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+            np.testing.assert_array_equal(a, b)
+        same(ours[-1], theirs[-1])
+    assert num_faults > 10
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        if isinstance(value, dict):
+            same(value, theirs[key])
+        else:
+            for a, b in zip(value, theirs[key], strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_only_the_rows_that_raise_are_lost() -> None:
+    rules = textenvs.Rules("copy", length=4, alphabet="ab", reward=touchy)
+    rows = np.full((3, rules.width), rules.num_tokens)
+    for row, ids in zip(rows, ([1], [0, 1], [1, 0, 1]), strict=True):
+        row[rules.max_prompt_tokens :][: len(ids)] = ids
+    ends = rules.max_prompt_tokens + np.array([1, 2, 3])
+    scores, _ = quietly(rules.score, problems=[rules.task[0]] * 3, rows=rows, ends=ends, reasons=["length"] * 3)
+    assert scores.values.tolist() == [0.25, 0.0, 0.75]
+    assert scores.status == ("ok", "infra_fault", "ok")
+    assert scores.causes == ("", "KeyError: 'no a'", "")
+
+
+@pytest.mark.parametrize("error", [RewardError("no sandbox; install it"), ImportError('pip install "textenvs[x]"')])
+def test_what_the_author_must_mend_ends_the_run(error: Exception) -> None:
+    def broken(problem: Any, text: str) -> float:
+        raise error
+
+    env = gym.make("textenvs/Copy-v0", reward=broken)
+    env.reset(seed=0)
+    with pytest.raises(type(error), match="install"):
+        env.step(9)
+
+
+def test_a_task_that_replies_says_what_the_turns_were() -> None:
+    game = GuessingGame()
+    env, batch = gym.make("TextGen-v0", task=game), gym.make_vec("TextGen-v0", task=game, num_envs=2)
+    env.reset(options={"problem": 2})
+    batch.reset(options={"problem": 2})
+    for token in (1, 8, 2, 8):
+        *_, info = env.step(token)
+        *_, infos = batch.step(np.array([token, token]))
+    assert info["turns"] == ["1", "<", "2"] == infos["turns"][1]
+    assert info["response"] == "1<2"
+
+
+def test_a_problem_that_cannot_be_scored_is_refused_when_the_env_is_made(tmp_path: Any) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "good day", "references": ["x"]}\n{"prompt": "bad day"}\n')
+    with pytest.raises(ValueError, match=r"problem 1: .*'bad day' must have a reference .* got none; give references"):
+        gym.make("TextGen-v0", prompts=str(path), reward="exact_match")
+
+    class Pool(GuessingGame):
+        def __getitem__(self, k: int) -> textenvs.Problem:
+            return textenvs.Problem("?")
+
+    with pytest.raises(ValueError, match=r"problem 0: .* must have a reference"):
+        gym.make("TextGen-v0", task=Pool())
+
+
+def test_a_prompt_of_the_tasks_own_finds_its_references() -> None:
+    env = gym.make("TextGen-v0", task=GuessingGame())
+    env.reset(options={"prompt": "??"})
+    assert env.unwrapped.demonstration() == [0, 8]
+    with pytest.raises(ValueError, match=r"options\['prompt'\]: .*'\?\?\?' must have a reference"):
+        env.reset(options={"prompt": "???"})

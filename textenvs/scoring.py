@@ -1,0 +1,91 @@
+"""One batch of responses through a reward: what it may return, and what becomes of one that raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textenvs.rewards.base import STATUSES, FloatArray, ProblemLike, Responses, Reward, RewardError, Scores
+
+#: Keys of the final info that a reward's parts may not take.
+INFO_KEYS = (
+    *("problem", "prompt", "response", "turns", "finish_reason", "is_success", "status", "cause"),
+    *("final_obs", "final_info"),
+)
+
+#: The cause of a fault that the reward reports without one.
+UNKNOWN_CAUSE = "the reward did not say why"
+
+
+def score_batch(reward: Reward, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+    """Score B responses; one that the reward raises for is an `infra_fault` and the others keep their scores.
+
+    Returns:
+        Scores with float64 values (B,), 0 where faulty; B statuses; B causes, "" where not faulty; parts (B,), NaN
+        where the reward gave none.
+
+    Raises:
+        RewardError, ImportError: the reward cannot work at all.
+        ValueError, TypeError: it did not return B finite values.
+    """
+    try:
+        scores = reward(problems, responses)
+    except (RewardError, ImportError):
+        raise
+    except Exception as error:  # of the user's own code or of its libraries: anything may come
+        if len(responses) == 1:
+            cause = f"{type(error).__name__}: {error}"
+            return Scores(np.zeros(1), {}, ("infra_fault",), (cause,))
+        # Which rows it was is not known, and a row's score never depends on the others.
+        return _joined([score_batch(reward, [problems[i]], responses.row(i)) for i in range(len(responses))])
+    return _checked(scores, problems, reward.name)
+
+
+def _joined(rows: Sequence[Scores]) -> Scores:
+    """The scores of B single rows as one batch."""
+    names = dict.fromkeys(name for row in rows for name in row.parts)
+    missing: FloatArray = np.full(1, np.nan)
+    return Scores(
+        np.concatenate([row.values for row in rows]),
+        {name: np.concatenate([row.parts.get(name, missing) for row in rows]) for name in names},
+        tuple(row.status[0] for row in rows),
+        tuple(row.causes[0] for row in rows),
+    )
+
+
+def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
+    """The scores, once they are B finite float64 values with a known status each."""
+    if not isinstance(scores, Scores):
+        raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
+    values = np.asarray(scores.values)
+    if values.shape != (len(problems),) or values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"reward {name} must return {len(problems)} numbers, one a response, got shape {values.shape} "
+            f"of {values.dtype}"
+        )
+    values = values.astype(np.float64)
+    status = tuple(scores.status) or ("ok",) * len(problems)
+    if len(status) != len(problems) or not set(status) <= set(STATUSES):
+        raise ValueError(f"reward {name} must give each response a status of {', '.join(STATUSES)}, got {status!r}")
+    causes = tuple(scores.causes) or ("",) * len(problems)
+    if len(causes) != len(problems):
+        raise ValueError(f"reward {name} must give {len(problems)} causes, one a response, or none, got {len(causes)}")
+    judged = np.array([word != "infra_fault" for word in status])
+    bad = np.flatnonzero(judged & ~np.isfinite(values))
+    if len(bad):
+        raise ValueError(
+            f"reward {name} must be finite, got {values[bad[0]]} for the problem with prompt "
+            f"{problems[bad[0]].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
+        )
+    parts = {part: np.asarray(column, dtype=np.float64) for part, column in scores.parts.items()}
+    for part, column in parts.items():
+        if part in INFO_KEYS or part.startswith("_"):
+            raise ValueError(f"reward {name} must not name a part {part!r}: info uses such names; rename the part")
+        if column.shape != values.shape or not np.isfinite(column[judged]).all():
+            raise ValueError(
+                f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
+            )
+    causes = tuple("" if good else cause or UNKNOWN_CAUSE for good, cause in zip(judged, causes, strict=True))
+    return Scores(np.where(judged, values, 0.0), parts, status, causes)
