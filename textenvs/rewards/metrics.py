@@ -1,4 +1,4 @@
-"""Rewards that compare a response with the problem's references."""
+"""Rewards that compare a response with the problem's references: all of it, or token by token. Text: `references`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Sc
 from textenvs.vocab import IntArray, Vocab
 
 
-class _AgainstReferences(Reward):
-    """Needs at least one reference."""
+class ReferenceReward(Reward):
+    """Compares a response with the problem's references; a problem has at least one, and none is empty."""
 
     value_range = (0.0, 1.0)
 
     def require(self, problem: ProblemLike) -> None:
         """See `Reward.require`."""
-        _references(problem)
+        references = references_of(problem)
+        if not all(references):
+            raise ValueError(
+                f"the problem with prompt {problem.prompt[:80]!r} must have no empty reference, got one; "
+                "an empty response would be right: remove it, or write a reward that means it"
+            )
+        if not any(self.can_score(reference) for reference in references):
+            raise ValueError(
+                f"the problem with prompt {problem.prompt[:80]!r} must have a reference that {self.name} can score, "
+                f"got {references[0][:80]!r}, which has nothing that it counts; take another reward"
+            )
+
+    def can_score(self, reference: str) -> bool:
+        """Whether some response scores 1 against a reference that is not empty."""
+        return True
 
 
-class ExactMatch(_AgainstReferences):
+class ExactMatch(ReferenceReward):
     """1.0 when the response's text equals one of the references, else 0.0. Range [0, 1].
 
     Withstands: the empty response, a reference with anything before or after it, every option at once.
@@ -32,11 +46,11 @@ class ExactMatch(_AgainstReferences):
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`."""
         pairs = zip(problems, responses.texts, strict=True)
-        values = np.array([float(text in _references(problem)) for problem, text in pairs])
+        values = np.array([float(text in references_of(problem)) for problem, text in pairs])
         return Scores(values, {self.name: values})
 
 
-class PositionMatch(_AgainstReferences):
+class PositionMatch(ReferenceReward):
     """Matching positions / max(len(response), len(reference)), in tokens; the best reference counts. Range [0, 1].
 
     Withstands: the empty response (0 unless the reference is empty), padding, repetition, echo of the prompt.
@@ -52,7 +66,7 @@ class PositionMatch(_AgainstReferences):
         return Scores(values, {self.name: values})
 
 
-class LengthMatch(_AgainstReferences):
+class LengthMatch(ReferenceReward):
     """min / max of the response's and the reference's length, in tokens; the best reference counts. Range [0, 1].
 
     Withstands: nothing beyond length, by definition: what the tokens are does not matter, only their number.
@@ -75,7 +89,7 @@ def _encoded(vocab: Vocab, text: str) -> IntArray:
 
 def _reference_rows(problems: Sequence[ProblemLike], responses: Responses) -> tuple[IntArray, IntArray, IntArray]:
     """All references, one a row: whose it is (R,), its ids (R, T) with -2 where unused, its length (R,)."""
-    owners = np.array([i for i, problem in enumerate(problems) for _ in _references(problem)], dtype=np.int64)
+    owners = np.array([i for i, problem in enumerate(problems) for _ in references_of(problem)], dtype=np.int64)
     encoded = [_encoded(responses.vocab, text) for problem in problems for text in problem.references]
     width = responses.token_ids.shape[1]
     rows = np.full((len(encoded), width), -2, dtype=np.int64)
@@ -93,7 +107,12 @@ def _best_share(matches: IntArray, owners: IntArray, lengths: IntArray, response
     return values
 
 
-def _references(problem: ProblemLike) -> tuple[str, ...]:
+def references_of(problem: ProblemLike) -> tuple[str, ...]:
+    """The problem's references.
+
+    Raises:
+        ValueError: it has none.
+    """
     if not problem.references:
         raise ValueError(
             f"the problem with prompt {problem.prompt[:80]!r} must have a reference to be compared with, got none; "
