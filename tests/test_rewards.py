@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -81,6 +84,105 @@ def test_composition_and_parts() -> None:
     assert score(2 * (ExactMatch() + LengthMatch()), ["abc"], "abc") == [4.0]
 
 
+class Constant(textenvs.Reward):
+    """The same values for any batch, with a stated range."""
+
+    def __init__(self, *values: float, within: tuple[float, float] = (-math.inf, math.inf), name: str = "c") -> None:
+        self.values, self.value_range, self.name = values, within, name
+
+    def __call__(self, problems: Any, responses: Responses) -> Scores:
+        return Scores(np.array(self.values), {self.name: np.array(self.values)})
+
+
+def values_of(reward: textenvs.Reward, count: int) -> list[float]:
+    scores = reward([Problem("a=")] * count, responses([""] * count))
+    return [float(value) for value in scores.values]
+
+
+def test_clip_threshold_and_gate_by_hand() -> None:
+    a, b = Constant(-2, 0.25, 0.5, 3), Constant(0.5, 0.49, 0.5, -1)
+    assert values_of(a.clip(0, 1), 4) == [0, 0.25, 0.5, 1]
+    assert values_of(a.clip(high=0.3), 4) == [-2, 0.25, 0.3, 0.3]
+    assert values_of(a.clip(low=0.3), 4) == [0.3, 0.3, 0.5, 3]
+    assert values_of(a.threshold(0.5), 4) == [0, 0, 1, 1]
+    assert values_of(a.gate(b, at_least=0.5), 4) == [-2, 0, 0.5, 0]
+    assert values_of((2 * a + b).clip(-1, 1), 4) == [-1, 0.99, 1, 1]
+    gated = a.gate(Constant(1, 1, 1, 1, name="gate"), at_least=1)
+    assert list(gated([Problem("a=")] * 4, responses([""] * 4)).parts) == ["c", "gate"]
+
+
+def test_ranges_of_composites_by_hand() -> None:
+    unit, wide, free = Constant(within=(0, 1)), Constant(within=(-2, 3)), Constant()
+    assert (unit + wide).value_range == (-2, 4)
+    assert (0.5 * unit + -2 * wide).value_range == (-6, 4.5)  # -2 * [-2, 3] is [-6, 4]
+    assert (unit * wide).value_range == (-2, 3)
+    assert (wide * wide).value_range == (-6, 9)  # two different rewards may be -2 and 3
+    assert (-1 * unit * wide).value_range == (-3, 2)
+    assert (0 * free + unit).value_range == (0, 1)
+    assert (free + unit).value_range == (-math.inf, math.inf)
+    assert (unit * free).value_range == (-math.inf, math.inf)
+    assert (Constant(within=(-math.inf, 0)) * unit).value_range == (-math.inf, 0)
+    assert (-1 * Constant(within=(-math.inf, 0))).value_range == (0, math.inf)
+    assert wide.clip(-1, 5).value_range == (-1, 3)
+    assert wide.clip(4, 5).value_range == (4, 4)
+    assert free.clip(high=0).value_range == (-math.inf, 0)
+    assert wide.threshold(0).value_range == (0, 1)
+    assert wide.gate(unit, at_least=0.5).value_range == (-2, 3)
+    assert Constant(within=(1, 3)).gate(unit, at_least=0.5).value_range == (0, 3)
+
+
+NUMBERS = st.floats(-1e6, 1e6)
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1)), min_size=1, max_size=4), NUMBERS, NUMBERS)
+def test_composites_stay_within_their_range(
+    terms: list[tuple[float, float, float, float]], low: float, high: float
+) -> None:
+    """At the ends and inside, to the last bit: weights of any sign, nested to any depth."""
+    rewards = []
+    for weight, one, other, inside in terms:
+        below, above = sorted((one, other))
+        middle = min(max(below + inside * (above - below), below), above)
+        rewards.append(weight * Constant(below, above, middle, within=(below, above)))
+    total = functools.reduce(operator.add, rewards)
+    product = functools.reduce(operator.mul, rewards)
+    for reward in (
+        total,
+        product,
+        total.clip(*sorted((low, high))),
+        product.gate(total, at_least=low),
+        total * product,
+    ):
+        assert all(reward.value_range[0] <= value <= reward.value_range[1] for value in values_of(reward, 3))
+
+
+def test_a_composite_requires_what_its_members_require() -> None:
+    free = Constant()
+    for reward in (
+        free + ExactMatch(),
+        -1 * ExactMatch(),
+        free * ExactMatch(),
+        ExactMatch().clip(0, 1),
+        ExactMatch().threshold(1),
+        free.gate(ExactMatch(), at_least=1),
+        (free + free.gate(ExactMatch(), at_least=1)).clip(0, 1),
+    ):
+        reward.require(Problem("why=", ("a",)))
+        with pytest.raises(ValueError, match="'why=' must have a reference"):
+            reward.require(Problem("why="))
+
+
+def test_bad_bounds() -> None:
+    with pytest.raises(ValueError, match="clip must have low <= high, got 1 and 0"):
+        ExactMatch().clip(1, 0)
+    with pytest.raises(ValueError, match="clip must have low <= high, got nan"):
+        ExactMatch().clip(math.nan, 0)
+    with pytest.raises(ValueError, match="at_least must be a finite number, got nan"):
+        ExactMatch().threshold(math.nan)
+    with pytest.raises(ValueError, match="at_least must be a finite number, got '1'"):
+        ExactMatch().gate(ExactMatch(), at_least="1")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), "2", True, None])
 def test_bad_weights(weight: Any) -> None:
     with pytest.raises(ValueError, match="weight must be a finite number"):
@@ -96,15 +198,21 @@ def test_the_worst_status_wins() -> None:
     class Judge(textenvs.Reward):
         name = "judge"
 
-        def __init__(self, *status: str) -> None:
-            self.status = status
+        def __init__(self, status: tuple[str, ...], causes: tuple[str, ...] = ()) -> None:
+            self.status, self.causes = status, causes
 
         def __call__(self, problems: Any, responses: Responses) -> Scores:
-            return Scores(np.zeros(3), {}, self.status)
+            return Scores(np.array([0.0, np.nan, 0.0]), {}, self.status, self.causes)
 
     three, batch = [Problem("")] * 3, responses(["", "", ""])
-    a, b = Judge("ok", "infra_fault", "model_fault"), Judge("ok", "ok", "ok")
-    assert (a + b)(three, batch).status == ("ok", "infra_fault", "model_fault") == (b * a)(three, batch).status
+    a, b = Judge(("ok", "infra_fault", "model_fault"), ("", "it died", "")), Judge(("ok", "ok", "ok"))
+    worst = ("ok", "infra_fault", "model_fault")
+    for reward in (a + b, b * a, a.clip(0, 1), a.threshold(1), b.gate(a, at_least=1), a.gate(b, at_least=1)):
+        assert reward(three, batch).status == worst
+        assert reward(three, batch).causes == ("", "it died", "")
+    c = Judge(("ok", "infra_fault", "ok"), ("", "it died later", ""))
+    assert (a + c)(three, batch).causes == ("", "it died", "")
+    assert (ExactMatch() + LengthMatch())([Problem("", ("a",))], responses(["a"])).status == ()
 
 
 def test_plain_functions_are_lifted() -> None:

@@ -147,9 +147,33 @@ class Reward(ABC):
         return _Sum(((1.0, self), (1.0, _reward(other))))
 
     def __mul__(self, other: Reward | float) -> Reward:
-        return _Product((self, other)) if isinstance(other, Reward) else _Sum(((_weight(other), self),))
+        return _Product(self, other) if isinstance(other, Reward) else _Sum(((_number("weight", other), self),))
 
     __rmul__ = __mul__
+
+    def clip(self, low: float = -math.inf, high: float = math.inf) -> Reward:
+        """This reward held within [low, high].
+
+        Raises:
+            ValueError: low is above high, or one of them is no number.
+        """
+        return _Clip(self, low, high)
+
+    def threshold(self, at_least: float) -> Reward:
+        """1.0 where this reward is at least `at_least`, else 0.0.
+
+        Raises:
+            ValueError: `at_least` is not a finite number.
+        """
+        return _Threshold(self, _number("at_least", at_least))
+
+    def gate(self, other: Reward, *, at_least: float) -> Reward:
+        """This reward where `other` is at least `at_least`, else 0.0; a negative reward is therefore no penalty there.
+
+        Raises:
+            ValueError: `at_least` is not a finite number.
+        """
+        return _Product(self, other.threshold(at_least))
 
     def __copy__(self) -> Reward:
         return self
@@ -184,7 +208,32 @@ class FunctionReward(Reward):
         return Scores(values, {self.name: values})
 
 
-class _Sum(Reward):
+class _Composite(Reward):
+    """Rewards combined row by row: every part of every member, and each row's worst status."""
+
+    members: tuple[Reward, ...]
+
+    def require(self, problem: ProblemLike) -> None:
+        """See `Reward.require`."""
+        for member in self.members:
+            member.require(problem)
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        scored = [member(problems, responses) for member in self.members]
+        with np.errstate(all="ignore"):  # the value of a faulty row may be anything
+            values = self.combine([scores.values for scores in scored])
+        return Scores(values, _merged_parts(scored), _worst(scored), _causes(scored))
+
+    @abstractmethod
+    def combine(self, columns: Sequence[FloatArray]) -> FloatArray:
+        """Values (B,) from those of the members, each (B,).
+
+        Rounds as the computation of `value_range` does, so that no value is an ulp outside it.
+        """
+
+
+class _Sum(_Composite):
     """Weighted sum; the parts keep their own unweighted values."""
 
     name = "sum"
@@ -196,26 +245,68 @@ class _Sum(Reward):
             for weight, term in terms
             for inner, reward in (term.terms if isinstance(term, _Sum) else ((1.0, term),))
         )
+        self.members = tuple(reward for _, reward in self.terms)
+        low = high = 0.0
+        for weight, reward in self.terms:
+            bounds = sorted(_times(weight, bound) for bound in reward.value_range)
+            low, high = low + bounds[0], high + bounds[1]
+        self.value_range = (low, high)
 
-    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
-        scored = [reward(problems, responses) for _, reward in self.terms]
-        values = np.zeros(len(responses))
-        for (weight, _), scores in zip(self.terms, scored, strict=True):
-            values += weight * scores.values
-        return Scores(values, _merged_parts(scored), _worst(scored))
+    def combine(self, columns: Sequence[FloatArray]) -> FloatArray:
+        """See `_Composite.combine`."""
+        values = np.zeros_like(columns[0])
+        for (weight, _), column in zip(self.terms, columns, strict=True):
+            values += weight * column
+        return values
 
 
-class _Product(Reward):
-    """Product of rewards, for gating one by another."""
+class _Product(_Composite):
+    """Product of two rewards."""
 
     name = "product"
 
-    def __init__(self, factors: tuple[Reward, Reward]) -> None:
-        self.factors = factors
+    def __init__(self, *factors: Reward) -> None:
+        self.members = factors
+        one, other = (factor.value_range for factor in factors)
+        corners = [_times(a, b) for a in one for b in other]
+        self.value_range = (min(corners), max(corners))
 
-    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
-        scored = [reward(problems, responses) for reward in self.factors]
-        return Scores(scored[0].values * scored[1].values, _merged_parts(scored), _worst(scored))
+    def combine(self, columns: Sequence[FloatArray]) -> FloatArray:
+        """See `_Composite.combine`."""
+        return columns[0] * columns[1]
+
+
+class _Clip(_Composite):
+    """A reward held within bounds."""
+
+    name = "clip"
+
+    def __init__(self, reward: Reward, low: float, high: float) -> None:
+        if not low <= high:
+            raise ValueError(f"clip must have low <= high, got {low!r} and {high!r}; swap them")
+        self.members = (reward,)
+        self.low, self.high = float(low), float(high)
+        below, above = reward.value_range
+        self.value_range = (min(max(below, self.low), self.high), min(max(above, self.low), self.high))
+
+    def combine(self, columns: Sequence[FloatArray]) -> FloatArray:
+        """See `_Composite.combine`."""
+        return np.clip(columns[0], self.low, self.high)
+
+
+class _Threshold(_Composite):
+    """Whether a reward reaches a bound."""
+
+    name = "threshold"
+    value_range = (0.0, 1.0)
+
+    def __init__(self, reward: Reward, at_least: float) -> None:
+        self.members = (reward,)
+        self.at_least = at_least
+
+    def combine(self, columns: Sequence[FloatArray]) -> FloatArray:
+        """See `_Composite.combine`."""
+        return (columns[0] >= self.at_least).astype(np.float64)
 
 
 def _merged_parts(scored: Sequence[Scores]) -> dict[str, FloatArray]:
@@ -236,9 +327,20 @@ def _worst(scored: Sequence[Scores]) -> tuple[str, ...]:
     return tuple(max(row, key=STATUSES.index) for row in zip(*columns, strict=True))
 
 
-def _weight(value: Any) -> float:
+def _causes(scored: Sequence[Scores]) -> tuple[str, ...]:
+    """Each row's first cause."""
+    columns = [scores.causes for scores in scored if scores.causes]
+    return tuple(next(filter(None, row), "") for row in zip(*columns, strict=True))
+
+
+def _times(one: float, other: float) -> float:
+    """The product of two bounds: 0 times an infinite one is 0, for the values below it are all finite."""
+    return one * other if one and other else 0.0
+
+
+def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
-        raise ValueError(f"weight must be a finite number, got {value!r}; multiply a reward by a number or a Reward")
+        raise ValueError(f"{name} must be a finite number, got {value!r}; rewards are combined with numbers or Rewards")
     return float(value)
 
 
