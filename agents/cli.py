@@ -20,6 +20,7 @@ import textenvs
 
 try:
     import tyro
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -45,18 +46,29 @@ def list_envs(*, json: bool = False) -> None:
     Args:
         json: print a JSON list instead of a table.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in textenvs.ENTRIES:
-        known = textenvs.anchors(textenvs.Rules(**entry.kwargs))
+        try:
+            known = textenvs.anchors(textenvs.Rules(**entry.kwargs))
+        except (ImportError, textenvs.RewardError) as error:
+            warnings.warn(f"{entry.id} cannot be made here: {error}", stacklevel=2)
+            known = textenvs.Anchors()
         rows.append({"id": entry.id, "family": entry.family, **vars(known)})
     if json:
         _print_json(rows)
         return
-    table = Table(title="environments (mean return at default settings)")
+    table = Table(
+        title="environments (mean return at default settings)",
+        caption="-: nobody knows, or the reward cannot work here; dumb success: share that a dumb policy solves",
+        box=SIMPLE_HEAD,
+    )
     for name in rows[0]:
-        table.add_column(name, justify="left" if name in ("id", "family") else "right", no_wrap=name == "id")
-    for row in rows:
-        table.add_row(*("-" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in row.values()))
+        if name != "family":
+            table.add_column(name.replace("_", "\n"), justify="left" if name == "id" else "right", no_wrap=True)
+    for family in dict.fromkeys(row["family"] for row in rows):
+        table.add_row(f"[bold]{family}[/bold]")
+        for env_id, _, *values in (row.values() for row in rows if row["family"] == family):
+            table.add_row(env_id, *("-" if value is None else f"{value:.3f}" for value in values))
     Console().print(table)
 
 
@@ -76,7 +88,8 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
     settings |= {"observation_space": env.observation_space, "action_space": env.action_space}
     # Known returns belong to the task's own reward and limits: under others they would be false.
     if not _CHANGES_RETURNS & set(_json_object(env_kwargs)):
-        settings |= {f"{name}_return": value for name, value in vars(textenvs.anchors(rules)).items()}
+        known = vars(textenvs.anchors(rules))
+        settings |= {name if name == "dumb_success" else f"{name}_return": known[name] for name in known}
     for name, value in settings.items():
         console.print(f"  {name:24}{escape(str(value))}", soft_wrap=True)
     console.print("problems:")

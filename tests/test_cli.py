@@ -47,14 +47,16 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["id"] for row in rows] == [entry.id for entry in textenvs.ENTRIES]
-    assert all(list(row) == ["id", "family", "random", "dumb", "reference", "optimal"] for row in rows)
+    keys = ["id", "family", "random", "dumb", "reference", "optimal", "dumb_success"]
+    assert all(list(row) == keys for row in rows)
     assert rows[1] == {
         "id": "textenvs/Copy-v0",
         "family": "strings",
         "random": pytest.approx(0.072853),
-        "dumb": 1.0,  # an echo is a copy
+        "dumb": pytest.approx(0.8),  # an echo is a copy with `=` behind it
         "reference": 1.0,
         "optimal": 1.0,
+        "dumb_success": 0.005,
     }
 
 

@@ -20,7 +20,8 @@ def env_table() -> list[str]:
         rules = textenvs.Rules(**entry.kwargs)
         summary = (type(rules.task).__doc__ or "").splitlines()[0]
         known = textenvs.anchors(rules)
-        cells = ["-" if value is None else f"{value:.3f}" for value in vars(known).values()]
+        values = (known.random, known.dumb, known.reference, known.optimal)
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
         rows.append(f"| `{entry.id}` | {summary} | {' | '.join(cells)} |")
     return rows
 

@@ -1,11 +1,11 @@
 """Language generation as Gymnasium environments, token by token. Importing this registers the ids."""
 
-from textenvs.anchors import Anchors, anchors
+from textenvs.anchors import Anchors, anchors, board
 from textenvs.checks import ContractError, check_env
 from textenvs.env import TextGenEnv
 from textenvs.registration import ENTRIES, Entry, register_envs
 from textenvs.rewards import REWARDS, as_reward
-from textenvs.rewards.base import FunctionReward, Responses, Reward, Scores
+from textenvs.rewards.base import FunctionReward, Responses, Reward, RewardError, Scores
 from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
 from textenvs.rules import Rules
 from textenvs.task import Problem, Task
@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "Responses",
     "Reward",
+    "RewardError",
     "Rules",
     "Scores",
     "Task",
@@ -39,6 +40,7 @@ __all__ = [
     "Vocab",
     "anchors",
     "as_reward",
+    "board",
     "check_env",
     "make_task",
     "near_miss",
