@@ -129,6 +129,9 @@ def test_ranges_of_composites_by_hand() -> None:
     assert wide.threshold(0).value_range == (0, 1)
     assert wide.gate(unit, at_least=0.5).value_range == (-2, 3)
     assert Constant(within=(1, 3)).gate(unit, at_least=0.5).value_range == (0, 3)
+    tenths = [Constant(n / 10, within=(0, n / 10)) for n in (1, 2, 3)]  # added from the other end they make 0.6
+    assert values_of(tenths[0] + tenths[1] + tenths[2], 1) == [0.6000000000000001]
+    assert (tenths[0] + tenths[1] + tenths[2]).value_range == (0, 0.6000000000000001)
 
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -211,7 +214,9 @@ def test_the_worst_status_wins() -> None:
         assert reward(three, batch).status == worst
         assert reward(three, batch).causes == ("", "it died", "")
     c = Judge(("ok", "infra_fault", "ok"), ("", "it died later", ""))
-    assert (a + c)(three, batch).causes == ("", "it died", "")
+    assert (
+        (a + c)(three, batch).causes == (Judge(("ok",) * 3, ("",) * 3) + a)(three, batch).causes == ("", "it died", "")
+    )
     assert (ExactMatch() + LengthMatch())([Problem("", ("a",))], responses(["a"])).status == ()
 
 
