@@ -61,6 +61,7 @@ def list_envs(*, json: bool = False) -> None:
         title="environments (mean return at default settings)",
         caption="-: nobody knows, or the reward cannot work here; dumb success: share that a dumb policy solves",
         box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for name in rows[0]:
         if name != "family":

@@ -12,6 +12,7 @@ from textenvs.task import Problem, Task
 from textenvs.tasks import TASKS, make_task
 from textenvs.vector_env import TextGenVectorEnv
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss, printable
+from textenvs.wrappers import Utterances
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "TextGenEnv",
     "TextGenVectorEnv",
     "TokenizerVocab",
+    "Utterances",
     "Vocab",
     "anchors",
     "as_reward",

@@ -186,8 +186,15 @@ class TextGenEnv(gym.Env[Any, Any]):
         """The episode so far on one line, control characters escaped: prompt, response, tokens used, outcome."""
         if self._problem is None:
             raise ResetNeeded("render() needs a running episode; call reset() first")
-        rules = self.rules
-        response = rules.vocab.decode(self._row[rules.max_prompt_tokens : self._end].tolist())
-        used = self._end - rules.max_prompt_tokens
-        text = f"{printable(self._prompt)} > {printable(response)}"
-        return f"{text} ({used}/{rules.max_new_tokens}){self._outcome}"
+        used = self._end - self.rules.max_prompt_tokens
+        text = f"{printable(self._prompt)} > {printable(self._response())}"
+        return f"{text} ({used}/{self.rules.max_new_tokens}){self._outcome}"
+
+    def text(self) -> str:
+        """The episode so far as its tokens spell it: the prompt, then the response with its replies."""
+        if self._problem is None:
+            raise ResetNeeded("text() needs a running episode; call reset() first")
+        return self._prompt + self._response()
+
+    def _response(self) -> str:
+        return self.rules.vocab.decode(self._row[self.rules.max_prompt_tokens : self._end].tolist())

@@ -1,0 +1,113 @@
+"""Whole utterances play the episodes of the token env: same rewards, infos and texts, on every id."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from tasks_for_tests import GuessingGame
+
+import textenvs
+from textenvs.wrappers import Utterances
+
+GAME = "GuessingGame"
+IDS = [*(entry.id for entry in textenvs.ENTRIES), GAME]
+
+
+def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    return gym.make("TextGen-v0", task=GuessingGame(), **kwargs) if env_id == GAME else gym.make(env_id, **kwargs)
+
+
+def token_turns(env: gym.Env[Any, Any], text: str) -> list[tuple[float, bool, bool, dict[str, Any], str]]:
+    """Say the text in the token env, turn after turn until the end: what each turn earns, and the text after it."""
+    rules, turns = env.unwrapped.rules, []
+    while True:
+        total = 0.0
+        for token in [*rules.vocab.encode(text), rules.vocab.eos_id]:
+            observation, reward, terminated, truncated, info = env.step(int(token))
+            total += reward
+            if terminated or truncated:
+                break
+        spelled = rules.vocab.decode(observation[observation != rules.num_tokens].tolist())
+        turns.append((total, terminated, truncated, info, spelled))
+        if terminated or truncated:
+            return turns
+
+
+def some_texts(rules: textenvs.Rules, problem: textenvs.Problem, rng: np.random.Generator) -> list[str]:
+    def spell(num: int) -> str:
+        return rules.vocab.decode(rng.integers(rules.num_tokens, size=num).tolist()).replace("�", "")
+
+    other = rules.task[int(rng.integers(len(rules.task)))]
+    texts = ["", problem.prompt, *problem.references[:1], *other.references[:1], *(spell(n) for n in (1, 2, 5, 500))]
+    return [text for text in texts if text is not None]
+
+
+@pytest.mark.parametrize(("env_id", "dense"), list(itertools.product(IDS, (False, True))))
+def test_rewards_equal_those_of_the_token_env(env_id: str, dense: bool) -> None:
+    env, whole = make(env_id, dense=dense), Utterances(make(env_id, dense=dense))
+    rules, rng = env.unwrapped.rules, np.random.default_rng(0)
+    num_turns = 0
+    for k in range(0, len(rules.task), max(1, len(rules.task) // 3)):
+        for text in some_texts(rules, rules.task[k], rng):
+            env.reset(options={"problem": k})
+            observation, info = whole.reset(options={"problem": k})
+            assert (observation, info) == (rules.start(k).prompt, {"problem": k})
+            for expected in token_turns(env, text):
+                observation, *rest = whole.step(text)
+                assert (*rest, observation) == expected
+                assert whole.observation_space.contains(observation)
+                num_turns += 1
+    assert num_turns >= 10
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
+def test_gymnasium_checks_it(env_id: str) -> None:
+    check_env(Utterances(make(env_id).unwrapped), skip_render_check=True)
+
+
+def test_a_conversation_is_one_turn_a_step() -> None:
+    env = Utterances(gym.make("TextGen-v0", task=GuessingGame()))
+    assert env.reset(options={"problem": 2}) == ("?", {"problem": 2})
+    assert env.step("1") == ("?1<", 0.0, False, False, {})
+    *_, terminated, _, info = env.step("2")
+    assert terminated
+    assert info["turns"] == ["1", "<", "2"]
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step("2")
+
+
+def test_what_does_not_fit_or_comes_after_a_stop_is_not_sent() -> None:
+    env = Utterances(gym.make("textenvs/Copy-v0", stop=["h"]))
+    env.reset(seed=0)
+    assert env.step("abcabcabc")[4]["response"] == "abcab"
+    env.reset(seed=0)
+    info = env.step("ahbc")[4]
+    assert (info["response"], info["finish_reason"]) == ("ah", "stop")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "action", "words"),
+    [
+        ("textenvs/Copy-v0", "abé", r"the vocabulary can spell: .* got 'é' in 'abé'"),
+        ("TextGen-v0", "\ud800", r"the vocabulary can spell: .* lone surrogates, got '\\ud800'"),
+        ("TextGen-v0", 5, "action must be a text, got 5"),
+    ],
+)
+def test_a_text_that_cannot_be_spelt_changes_nothing(env_id: str, action: Any, words: str) -> None:
+    env = Utterances(gym.make(env_id))
+    before, _ = env.reset(seed=0)
+    with pytest.raises(InvalidAction, match=words):
+        env.step(action)
+    assert env.unwrapped.text() == before
+
+
+def test_only_envs_of_this_package_are_wrapped() -> None:
+    with pytest.raises(TypeError, match=r"env must be a TextGenEnv, got CartPoleEnv; wrap gym.make\(an id"):
+        Utterances(gym.make("CartPole-v1"))
