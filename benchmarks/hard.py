@@ -21,55 +21,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import gymnasium as gym
 from toy import SETTINGS
-
-import textenvs
-from textenvs.tasks import TASKS
-from textenvs.tasks.strings import StringTask
 
 NUM_EPISODES = 9_600
 LETTERS = {"alphabet": "abcdefgh", "dense": True}
-
-
-class Parity(StringTask):
-    """Say whether the number of ones is odd: `0110=` -> `0`."""
-
-    def __init__(self, *, length: int = 8, alphabet: str = "01", split: str = "train") -> None:
-        super().__init__(length=length, alphabet=alphabet, split=split)
-        self.max_new_tokens = 2
-
-    def num_inputs(self) -> int:
-        """See `StringTask`."""
-        return int(2**self.length)
-
-    def input(self, number: int) -> str:
-        """See `StringTask`."""
-        return f"{number:0{self.length}b}"
-
-    def solve(self, text: str) -> str:
-        """See `StringTask`."""
-        return str(text.count("1") % 2)
-
-
-class Addition(StringTask):
-    """Add two digits: `7+5=` -> `12`."""
-
-    def __init__(self, *, length: int = 3, alphabet: str = "0123456789+", split: str = "train") -> None:
-        super().__init__(length=length, alphabet=alphabet, split=split)
-        self.max_new_tokens = 3
-
-    def num_inputs(self) -> int:
-        """See `StringTask`."""
-        return 100
-
-    def input(self, number: int) -> str:
-        """See `StringTask`."""
-        return f"{number // 10}+{number % 10}"
-
-    def solve(self, text: str) -> str:
-        """See `StringTask`."""
-        return str(sum(map(int, text.split("+"))))
 
 
 #: name -> id, keyword arguments
@@ -78,18 +33,9 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
         f"{task.lower()} {length}": (f"textenvs/{task}-v0", {"length": length, **LETTERS})
         for task, length in itertools.product(("Copy", "Reverse", "Sort", "Count"), (5, 6))
     },
-    "addition": ("Addition-v0", {"length": 3, "alphabet": "0123456789+", "dense": True}),
-    "parity 8": ("Parity-v0", {"length": 8, "alphabet": "01", "dense": True}),
+    "addition": ("textenvs/Addition-v0", {"num_digits": 1, "dense": True}),
+    "parity 8": ("textenvs/Parity-v0", {"length": 8, "dense": True}),
 }
-
-
-def register() -> None:
-    """Register the two tasks that the catalogue has not."""
-    textenvs.register_envs()
-    for name, task in (("addition", "hard:Addition"), ("parity", "hard:Parity")):
-        TASKS[name] = task
-        if f"{name.title()}-v0" not in gym.registry:
-            textenvs.register_envs([textenvs.Entry(f"{name.title()}-v0", "hard", {"task": name})])
 
 
 def job(name: str, arm: str, seed: int) -> dict[str, Any]:
@@ -103,7 +49,6 @@ def job(name: str, arm: str, seed: int) -> dict[str, Any]:
     from agents.train import TrainConfig, train
 
     torch.set_num_threads(1)
-    register()
     env_id, kwargs = JOBS[name]
     with tempfile.TemporaryDirectory() as folder:
         model = "scratch"

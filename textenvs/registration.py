@@ -33,6 +33,12 @@ ENTRIES = (
     Entry("textenvs/Sort-v0", "strings", {"task": "sort"}, 0.95),
     Entry("textenvs/Count-v0", "strings", {"task": "count"}, 0.95),
     Entry("textenvs/Length-v0", "strings", {"task": "length"}, 0.95),
+    Entry("textenvs/Addition-v0", "strings", {"task": "addition"}, 0.95),
+    Entry("textenvs/Parity-v0", "strings", {"task": "parity"}, 0.95),
+    Entry("textenvs/CharCount-v0", "strings", {"task": "char_count"}, 0.95),
+    Entry("textenvs/Brackets-v0", "strings", {"task": "brackets"}, 0.95),
+    Entry("textenvs/Dates-v0", "strings", {"task": "dates"}, 0.95),
+    Entry("textenvs/IncreasingNumbers-v0", "strings", {"task": "increasing_numbers"}, 0.95),
     Entry("textenvs/RandomWalk-v0", "graphs", {"task": "random_walk"}, 0.95),
 )
 

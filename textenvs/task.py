@@ -114,6 +114,17 @@ def check_split(split: str) -> str:
     return split
 
 
+def int_in(name: str, value: int, least: int, most: int) -> int:
+    """A setting that is an int in [least, most].
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        raise ValueError(f"{name} must be an int in [{least}, {most}], got {value!r}; pick one")
+    return int(value)
+
+
 def split_range(num_problems: int, split: str) -> range:
     """Numbers of the problems that a split holds: the last fifth is held out.
 

@@ -16,6 +16,12 @@ TASKS = {
     "sort": "textenvs.tasks.strings:Sort",
     "count": "textenvs.tasks.strings:Count",
     "length": "textenvs.tasks.strings:Length",
+    "addition": "textenvs.tasks.arithmetic:Addition",
+    "parity": "textenvs.tasks.arithmetic:Parity",
+    "char_count": "textenvs.tasks.arithmetic:CharCount",
+    "brackets": "textenvs.tasks.brackets:Brackets",
+    "dates": "textenvs.tasks.dates:Dates",
+    "increasing_numbers": "textenvs.tasks.increasing_numbers:IncreasingNumbers",
     "random_walk": "textenvs.tasks.random_walk:RandomWalk",
 }
 

@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, check_split
+from textenvs.task import Problem, Task, check_split, int_in
 from textenvs.vocab import CharVocab
 
 GOAL = 0
@@ -73,9 +73,9 @@ class RandomWalk(Task):
         masked: bool = True,
         split: str = "train",
     ) -> None:
-        num_nodes = _int_in("num_nodes", num_nodes, 3, len(ascii_lowercase))
-        max_length = _int_in("max_length", max_length, 3, 1000)
-        graph_seed = _int_in("graph_seed", graph_seed, 0, 2**63)
+        num_nodes = int_in("num_nodes", num_nodes, 3, len(ascii_lowercase))
+        max_length = int_in("max_length", max_length, 3, 1000)
+        graph_seed = int_in("graph_seed", graph_seed, 0, 2**63)
         if isinstance(p_edge, bool) or not isinstance(p_edge, (int, float)) or not 0 < p_edge <= 1:
             raise ValueError(f"p_edge must be a number in (0, 1], got {p_edge!r}; the usual one is 0.1")
         if not isinstance(masked, bool):
@@ -209,9 +209,3 @@ def shortest_lengths(edges: NDArray[np.bool_]) -> NDArray[np.int64]:
         lengths[frontier] = length
         frontier = edges[:, frontier].any(axis=1) & (lengths > num_nodes)
     return lengths
-
-
-def _int_in(name: str, value: int, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise ValueError(f"{name} must be an int in [{least}, {most}], got {value!r}")
-    return int(value)
