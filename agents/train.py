@@ -37,6 +37,8 @@ from agents.update import Batch, make_batch, optimize, rollout_log_probs
 
 TINY_MODEL = Path(__file__).parent / "assets" / "tiny"
 MAX_RATIO_ERROR = 1e-4  # float32: sampler and update may differ by rounding only
+MAX_FAULT_SHARE = 0.02  # of a run's episodes; more say that scoring is broken and the rest no fair sample
+MIN_FAULT_EPISODES = 64  # before which that share is not judged
 _FREE_ON_RESUME = {"checkpoint_every"}  # changes no result
 
 
@@ -173,8 +175,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
     Raises:
         ValueError: for an env that does not fit the model, a run_dir that is a file or holds a run already, a resume
             with other settings, or one whose checkpoints are all damaged.
-        RuntimeError: when scoring fails for a whole update, or when training diverges; the last checkpoint is then
-            the last good one.
+        RuntimeError: when scoring fails for a whole update, or, from 64 episodes on, for more than 2 % of all; or when
+            training diverges. The last checkpoint is then the last good one.
     """
     algorithm = config.algorithm
     episodes_per_update = min(algorithm.episodes_per_update, config.num_episodes)
@@ -194,6 +196,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
         first_update: int = state.get("step", 0)
         kl_coef: float = state.get("kl_coef", algorithm.kl_coef)
+        num_faults: int = state.get("faults", 0)
         log = RunLog(
             run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet
         )
@@ -214,11 +217,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             sampled = time.perf_counter()
             # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
             rollout = everything.select(~everything.faulty)
-            if not len(rollout):
-                raise RuntimeError(
-                    f"scoring must work for some episode, but all {len(everything)} of update {update + 1} failed, "
-                    f"such as {everything.infos[0].get('response')!r}; look at the reward"
-                )
+            num_faults += int(everything.faulty.sum())
+            _check_faults(everything, num_faults, first_episode + len(everything))
             metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
             ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
             batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
@@ -251,7 +251,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                     update + 1,
                     write_policy=policy.save,
                     optimizer=optimizer,
-                    state={"reference": reference_hash, "kl_coef": kl_coef, "sizes": log.sizes()},
+                    state={"reference": reference_hash, "kl_coef": kl_coef, "faults": num_faults, "sizes": log.sizes()},
                 )
         write_directory(run_dir / "final", policy.save)
     return run_dir
@@ -266,6 +266,20 @@ def _naming_the_last_checkpoint(run_dir: Path) -> Iterator[None]:
         last = latest_checkpoint(run_dir / "checkpoints")
         left = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         raise RuntimeError(f"training diverged: {error}; {left}; lower learning_rate in a new run_dir") from error
+
+
+def _check_faults(everything: Rollout, num_faults: int, num_episodes: int) -> None:
+    """End the run, with the cause, when scoring fails for all of an update or for too many of its episodes so far."""
+    faulty = np.flatnonzero(everything.faulty)
+    all_failed = len(faulty) == len(everything)
+    too_many = num_episodes >= MIN_FAULT_EPISODES and num_faults > MAX_FAULT_SHARE * num_episodes
+    if all_failed or (len(faulty) and too_many):
+        first = everything.infos[faulty[0]]
+        which = f"all {len(everything)} episodes of an update" if all_failed else f"{num_faults} of {num_episodes}"
+        raise RuntimeError(
+            f"scoring must fail for at most {MAX_FAULT_SHARE:.0%} of the episodes, but failed for {which}, such as the "
+            f"response {first.get('response')!r}: {first.get('cause')}; mend the reward and resume"
+        )
 
 
 def _summarise(

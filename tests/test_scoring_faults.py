@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +15,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tasks_for_tests import GuessingGame
 
 import textenvs
+from agents.algorithms import Algorithm
+from agents.checkpoint import latest_checkpoint
+from agents.train import TrainConfig, train
 from textenvs.rewards.base import RewardError
 
 
@@ -136,3 +142,53 @@ def test_a_prompt_of_the_tasks_own_finds_its_references() -> None:
     assert env.unwrapped.demonstration() == [0, 8]
     with pytest.raises(ValueError, match=r"options\['prompt'\]: .*'\?\?\?' must have a reference"):
         env.reset(options={"prompt": "???"})
+
+
+def run(run_dir: Path, share: float, *, num_episodes: int) -> None:
+    """Train where the reward fails for the first share of every 100 scores."""
+    number = itertools.count()
+
+    def failing(problem: Any, text: str) -> float:
+        if next(number) % 100 < 100 * share:
+            raise ConnectionError("the judge is gone")
+        return 0.0
+
+    config = TrainConfig(
+        "TextGen-v0",
+        {"task": SmallCopy(), "reward": failing},
+        Algorithm(episodes_per_update=25, num_epochs=1, num_minibatches=1),
+        model_kwargs={"hidden_size": 8, "num_heads": 1},
+        num_episodes=num_episodes,
+        num_envs=1,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(config, run_dir, quiet=True)
+
+
+class SmallCopy(textenvs.Task):
+    reward = "exact_match"
+    max_prompt_tokens, max_new_tokens = 1, 2
+
+    def __init__(self) -> None:
+        self.vocab = textenvs.CharVocab("ab")
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, k: int) -> textenvs.Problem:
+        return textenvs.Problem("ab"[k], ("ab"[k],))
+
+
+def test_training_stops_with_the_cause_when_scoring_fails_too_often(tmp_path: Path) -> None:
+    run(tmp_path / "two", 0.02, num_episodes=100)
+    state = json.loads((latest_checkpoint(tmp_path / "two" / "checkpoints") / "state.json").read_text())
+    assert state["faults"] == 2, "a resumed run goes on counting"
+    why = r"for at most 2% of the episodes, but failed for 6 of 125, such as the response '.*': ConnectionError: the"
+    with pytest.raises(RuntimeError, match=why):
+        run(tmp_path / "three", 0.03, num_episodes=200)  # 3 of 25 are too few to judge, the next updates have none
+
+
+def test_training_stops_when_scoring_fails_for_all_of_an_update(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"failed for all 25 episodes of an update, .*the judge is gone; mend the"):
+        run(tmp_path / "all", 1.0, num_episodes=50)
