@@ -80,8 +80,9 @@ def board(rules: Rules, *, num_problems: int = NUM_PROBLEMS) -> dict[str, Played
 
     empty: nothing. echo: the prompt. first_sentence: of the prompt. constant: the first problem's reference, or its
     prompt where it has none. repetition: the constant's first token, to the budget. With references also
-    most_frequent_reference, every_option (all distinct references in a row), reference, and reference_plus_suffix (the
-    reference and then another one, or itself again): an attack on a lenient reward.
+    most_frequent_reference, every_option (all distinct references in a row), reference (where the
+    task replies: its demonstration), and reference_plus_suffix (the reference and then another one, or itself again):
+    an attack on a lenient reward.
 
     Args:
         rules: of the env.
@@ -95,7 +96,12 @@ def board(rules: Rules, *, num_problems: int = NUM_PROBLEMS) -> dict[str, Played
     problems = [task[k * len(task) // num] for k in range(num)]
     texts = _texts(rules, problems)
     turns = {text: _turn(rules, text) for text in {text for column in texts.values() for text in column}}
-    return {name: play_turns(rules, problems, [turns[text] for text in column]) for name, column in texts.items()}
+    columns = {name: [turns[text] for text in column] for name, column in texts.items()}
+    if rules.has_replies:
+        solutions = [rules.demonstration(problem) for problem in problems]
+        if None not in solutions:
+            columns["reference"] = [np.array(ids, dtype=np.int64) for ids in solutions if ids is not None]
+    return {name: play_turns(rules, problems, column) for name, column in columns.items()}
 
 
 def _texts(rules: Rules, problems: Sequence[Problem]) -> Mapping[str, Sequence[str]]:

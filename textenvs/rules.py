@@ -232,10 +232,15 @@ class Rules:
     # ----------------------------------------------------------------------------------------------------- finish
 
     def demonstration(self, problem: Problem) -> list[int] | None:
-        """Ids of the first reference and the end token, cut at the budget, or None where there is no reference."""
-        if not problem.references:
+        """What the agent's tokens are in the task's demonstration, each turn's end token among them.
+
+        Cut at the budget; None where there is no demonstration.
+        """
+        turns = self.task.demonstration(problem)
+        if turns is None:
             return None
-        return [*self.vocab.encode(problem.references[0]).tolist(), self.vocab.eos_id][: self.max_new_tokens]
+        ids = [token for turn in turns for token in (*self.vocab.encode(turn).tolist(), self.vocab.eos_id)]
+        return ids[: self.max_new_tokens]
 
     # ------------------------------------------------------------------------------------------------------ score
 

@@ -94,6 +94,13 @@ class Task(ABC):
         """
         return None
 
+    def demonstration(self, problem: Problem) -> Sequence[str] | None:
+        """The agent's turns in an episode that solves the problem, or None where nobody knows one.
+
+        Each turn without the end token that ends it. Unless a task replies, this is its first reference.
+        """
+        return problem.references[:1] or None
+
     def optimal_return(self) -> float | None:
         """Mean return of the best policy over the split at default settings, or None where nobody knows it."""
         return None
