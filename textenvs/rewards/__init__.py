@@ -23,6 +23,18 @@ REWARDS = {
     "rougeL": "textenvs.rewards.references:RougeL",
     "sentiment": "textenvs.rewards.classifiers:SentimentReward",
     "vader": "textenvs.rewards.classifiers:VaderReward",
+    "regex": "textenvs.rewards.checkers:Regex",
+    "words": "textenvs.rewards.checkers:Words",
+    "language": "textenvs.rewards.checkers:Language",
+    "json": "textenvs.rewards.json_checks:ValidJson",
+    "json_match": "textenvs.rewards.json_checks:JsonMatch",
+    "json_schema": "textenvs.rewards.json_checks:JsonSchema",
+    "math_answer": "textenvs.rewards.maths:MathAnswer",
+    "python_program": "textenvs.rewards.programs:PythonProgram",
+    "log_prob": "textenvs.rewards.pretrained:LogProb",
+    "distinct_2": "textenvs.rewards.fluency:DistinctN",
+    "repetition_4": "textenvs.rewards.fluency:RepetitionN",
+    "reading_ease": "textenvs.rewards.fluency:ReadingEase",
 }
 
 

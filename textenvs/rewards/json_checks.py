@@ -1,0 +1,306 @@
+"""Rewards for JSON: strictly valid, equal to a value, conforming to a schema; and the strict parser they share."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+import numpy as np
+
+from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
+from textenvs.rewards.libraries import library
+from textenvs.rewards.worker import workers
+
+#: Limits of a document: UTF-8 bytes, containers inside of containers, values in all, digits of a number.
+MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_DIGITS = 256 * 1024, 64, 50_000, 1_000
+#: Limits of a schema: UTF-8 bytes, subschemas once every $ref is followed, wall time to compile and try it.
+MAX_SCHEMA_BYTES, MAX_SUBSCHEMAS, SCHEMA_SECONDS = 64 * 1024, 100_000, 0.8
+
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text (RFC 8259), by the strict reading of everything that it leaves open.
+
+    Refused beside what is no JSON: duplicate keys, NaN and Infinity, a number beyond double precision (1e999) or of
+    more than 1,000 digits, lone surrogates, more than 64 levels, 256 KiB or 50,000 values.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    try:
+        num_bytes = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("a JSON text must be valid Unicode, got a lone surrogate") from None
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"a JSON text must be at most {MAX_BYTES:,} bytes, got {num_bytes:,}")
+    if text.count("[") + text.count("{") > MAX_DEPTH or text.count(",") > MAX_NODES // 2:
+        _check_shape(text)  # before the recursive parser sees it
+    value = json.loads(
+        text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float, parse_int=_int, strict=True
+    )
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a JSON text must be valid Unicode, got an escaped lone surrogate") from None
+    return value
+
+
+def same_json(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal with their types: true is not 1, and 1 is not 1.0; key order is free."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_json(value, b[key]) for key, value in a.items())
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same_json, a, b))
+    return bool(a == b)
+
+
+class ValidJson(Reward):
+    """1.0 when the whole response is strictly valid JSON (see `loads`), else 0.0. Range [0, 1].
+
+    Withstands: JSON with anything before or after it, duplicate keys, NaN, 1e999, deep or huge documents.
+    Does not withstand: `0`, `[]` or any other JSON, whatever was asked; use `JsonSchema` or `JsonMatch` for that.
+    """
+
+    name = "json"
+    value_range = (0.0, 1.0)
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        values = np.zeros(len(responses))
+        for i, text in enumerate(responses.texts):
+            try:
+                loads(text)
+            except ValueError:
+                continue
+            values[i] = 1.0
+        return Scores(values, {self.name: values})
+
+
+class JsonMatch(Reward):
+    """1.0 when the response is JSON of exactly the expected value, else 0.0. Range [0, 1].
+
+    The value is `metadata["expected"]`, or what one of the references spells. Key order and white space are free; types
+    are not: true is not 1, 1 is not 1.0, "1" is not 1.
+
+    Withstands: what `ValidJson` withstands, the value with anything before, after or inside it, several values.
+    """
+
+    name = "json_match"
+    value_range = (0.0, 1.0)
+
+    def require(self, problem: ProblemLike) -> None:
+        """See `Reward.require`."""
+        _expected(problem)
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        values = np.zeros(len(responses))
+        for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
+            expected = _expected(problem)
+            try:
+                value = loads(text)
+            except ValueError:
+                continue
+            values[i] = float(any(same_json(value, one) for one in expected))
+        return Scores(values, {self.name: values})
+
+
+class JsonSchema(Reward):
+    """1.0 when the response is strictly valid JSON and conforms to the schema, else 0.0. Range [0, 1].
+
+    The schema is the argument, or `metadata["schema"]`: JSON Schema, drafts 4 to 2020-12. It is looked at when the task
+    is built: one that is invalid, refers to a file or a network, or explodes is refused. Documents are judged in a
+    process that is killed at the limit (status model_fault).
+
+    Withstands: what `ValidJson` withstands, documents made to be slow (thousands of objects under uniqueItems).
+    Does not withstand: the smallest document that the schema allows; `{}` where it requires nothing.
+
+    Source: jsonschema-rs; its regular expressions are the linear-time kind, without back-references and look-around.
+
+    Args:
+        schema: a JSON Schema (an object or a bool) for all problems; None takes `metadata["schema"]`.
+        limit_seconds: wall time for one response, in (0, 60].
+    """
+
+    name = "json_schema"
+    value_range = (0.0, 1.0)
+
+    def __init__(self, *, schema: Any = None, limit_seconds: float = 2.0) -> None:
+        if (
+            isinstance(limit_seconds, bool)
+            or not isinstance(limit_seconds, (int, float))
+            or not 0 < limit_seconds <= 60
+        ):
+            raise ValueError(f"limit_seconds must be a number in (0, 60], got {limit_seconds!r}; the usual one is 2")
+        library("jsonschema_rs", self.name)
+        self.limit_seconds, self._schema = float(limit_seconds), schema
+        if schema is not None:
+            self._check(schema)
+
+    def require(self, problem: ProblemLike) -> None:
+        """See `Reward.require`."""
+        if self._schema is None:
+            self._check(self._schema_of(problem))
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        values, status, causes = np.zeros(len(responses)), ["ok"] * len(responses), [""] * len(responses)
+        rows, items = [], []
+        for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
+            schema = _schema_text(self._schema_of(problem))
+            try:
+                loads(text)
+            except ValueError:
+                continue
+            rows.append(i)
+            items.append((schema, text))
+        if items:
+            verdicts = workers("schema", self.limit_seconds).judge(items)
+            for i, verdict in zip(rows, verdicts, strict=True):
+                if verdict.status == "refused":
+                    raise ValueError(f"schema must be a usable JSON Schema, got one that is not: {verdict.detail}")
+                values[i], status[i], causes[i] = float(verdict.value or 0.0), verdict.status, verdict.detail
+        return Scores(values, {self.name: values}, status, causes)
+
+    def _schema_of(self, problem: ProblemLike) -> Any:
+        schema = problem.metadata.get("schema") if self._schema is None else self._schema
+        if schema is None:
+            raise ValueError(
+                f"the problem with prompt {problem.prompt[:80]!r} must have metadata['schema'], got none; "
+                "give it one, or one to JsonSchema(schema=...)"
+            )
+        return schema
+
+    def _check(self, schema: Any) -> None:
+        text = _schema_text(schema)
+        if (size := num_subschemas(json.loads(text))) > MAX_SUBSCHEMAS:
+            raise ValueError(
+                f"schema must have at most {MAX_SUBSCHEMAS:,} subschemas once every $ref is followed, got {size:,}; "
+                "it explodes: let fewer subschemas refer to the same one"
+            )
+        (verdict,) = workers("schema", self.limit_seconds).judge([(text, None)], SCHEMA_SECONDS)
+        if verdict.status != "ok":
+            raise ValueError(
+                f"schema must be a JSON Schema that refers to nothing outside of itself, got {str(schema)[:80]!r}: "
+                f"{verdict.detail.splitlines()[0]}"
+            )
+
+
+def num_subschemas(schema: Any) -> int:
+    """Objects and arrays in a schema with every local $ref replaced by what it refers to; a recursive one counts once.
+
+    Counted by dynamic programming, so 2^24 of them take no time.
+    """
+    known: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        if not isinstance(node, (dict, list)):
+            return 0
+        if id(node) not in known:
+            known[id(node)] = 1  # while it is being counted, so that recursion ends
+            total = 1 + sum(map(count, node.values() if isinstance(node, dict) else node))
+            if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+                total += count(_target(schema, node["$ref"]))
+            known[id(node)] = total
+        return known[id(node)]
+
+    try:
+        return count(schema)
+    except RecursionError:
+        return MAX_SUBSCHEMAS + 1  # a chain of hundreds of $ref
+
+
+def _target(schema: Any, reference: str) -> Any:
+    """What a JSON pointer in the schema leads to; None for every other kind of reference."""
+    node = schema
+    for part in reference.partition("#")[2].split("/")[1:]:
+        part = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif isinstance(node, list) and part.isdecimal() and len(part) < 6 and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return None
+    return node if reference.startswith("#") else None
+
+
+def _schema_text(schema: Any) -> str:
+    if not isinstance(schema, (dict, bool)):
+        raise ValueError(f"schema must be an object or a bool, got {type(schema).__name__}; see json-schema.org")
+    try:
+        text = json.dumps(schema, allow_nan=False)
+        loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"schema must be JSON, got {str(schema)[:80]!r}: {error}") from None
+    if len(text) > MAX_SCHEMA_BYTES:
+        raise ValueError(f"schema must be at most {MAX_SCHEMA_BYTES:,} bytes of JSON, got {len(text):,}; cut it down")
+    return text
+
+
+def _expected(problem: ProblemLike) -> tuple[Any, ...]:
+    """The values that count as right."""
+    if "expected" in problem.metadata:
+        return (problem.metadata["expected"],)
+    if not problem.references:
+        raise ValueError(
+            f"the problem with prompt {problem.prompt[:80]!r} must have metadata['expected'] or a reference in JSON, "
+            "got neither; say what the right value is"
+        )
+    return tuple(_reference_value(text) for text in problem.references)
+
+
+@lru_cache(maxsize=1 << 14)
+def _reference_value(text: str) -> Any:
+    try:
+        return loads(text)
+    except ValueError as error:
+        raise ValueError(f"a reference must be valid JSON, got {text[:80]!r}: {error}") from None
+
+
+def _check_shape(text: str) -> None:
+    """Depth and number of values of a text, from its punctuation; linear, and right wherever it is JSON."""
+    depth = num_nodes = 0
+    for match in _TOKENS.finditer(text):
+        token = match.group()
+        if token in "[{":
+            depth += 1
+        elif token in "]}":
+            depth -= 1
+        num_nodes += token in "[{,"
+        if depth > MAX_DEPTH:
+            raise ValueError(f"a JSON text must have at most {MAX_DEPTH} levels, got more")
+    if num_nodes >= MAX_NODES:
+        raise ValueError(f"a JSON text must have at most {MAX_NODES:,} values, got more")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a JSON object must have each key once, got one twice")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"a JSON number must be finite, got {constant}")
+
+
+def _float(text: str) -> float:
+    value = float(text) if len(text) <= MAX_DIGITS else math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"a JSON number must be finite and have at most {MAX_DIGITS:,} digits, got {text[:20]}...")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a JSON number must have at most {MAX_DIGITS:,} digits, got {len(text):,}")
+    return int(text)
