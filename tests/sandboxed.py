@@ -1,0 +1,29 @@
+"""Tests that need the strong sandbox skip where it cannot work, with the reason, and fail where it must."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import pytest
+
+from textenvs.rewards.sandbox import Job, Limits, SandboxUnavailable, run_programs
+
+
+@cache
+def why_not() -> str:
+    """Why bubblewrap cannot be used here, or nothing."""
+    try:
+        run_programs([Job("def f(): return 1", "f", ([],))], Limits(), "bubblewrap")
+    except SandboxUnavailable as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def bubblewrap() -> None:
+    """Skips, or fails where TEXTENVS_REQUIRE_SANDBOX=1, as in .ci/run."""
+    if reason := why_not():
+        if os.environ.get("TEXTENVS_REQUIRE_SANDBOX") == "1":
+            pytest.fail(f"TEXTENVS_REQUIRE_SANDBOX=1, but {reason}")
+        pytest.skip(reason)
