@@ -180,7 +180,7 @@ def test_a_missing_library_names_the_extra(
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    for cached in (references._bleu, references._chrf, references._rouge_tokenizer, references._cached_rouge_words):
+    for cached in (references._bleu, references._chrf, references._stemming_tokenizer, references._cached_rouge_words):
         cached.cache_clear()
     with pytest.raises(ImportError, match=rf'needs {module}; run: pip install "textenvs\[rewards\]"'):
         score(metric(), ["a b"], "a b")

@@ -35,6 +35,10 @@ class RewardTypeError(RewardError, TypeError):
     """A reward returns what is no score."""
 
 
+class RewardValueError(RewardError, ValueError):
+    """A reward's settings turn out not to work when it is first used, such as the name of a model."""
+
+
 class ProblemLike(Protocol):
     """What a reward may know of a problem (see `textenvs.task.Problem`)."""
 

@@ -1,6 +1,7 @@
-"""Rewards that judge the feeling of a text: the shipped sentiment classifier, and a lexicon as a held-out judge.
+"""Rewards by classifiers of texts: the shipped one, a lexicon as its held-out judge, and any scikit-learn pipeline.
 
-Both read prompt and response together, as a reader would. How the classifier was trained: `textenvs.assets.sentiment`.
+They read prompt and response together, as a reader would. How the shipped one was trained: `textenvs.assets.sentiment`.
+Models of Hugging Face: `pretrained`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Scores
+from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, RewardValueError, Scores
 
 WEIGHTS_FILE = Path(__file__).parent.parent / "assets" / "sentiment.json"
 #: Characters of a text that are read; scoring time is linear up to here and constant beyond.
@@ -108,6 +109,67 @@ class VaderReward(Reward):
         analyzer = _vader()
         compounds = [analyzer.polarity_scores(text[:MAX_CHARS])["compound"] for text in texts]
         return (np.array(compounds, dtype=np.float64) + 1) / 2
+
+
+class SklearnReward(Reward):
+    """What a scikit-learn classifier says of the text: P(label), range [0, 1], or its decision value, (-inf, inf).
+
+    Args:
+        classifier: fitted, such as a pipeline with a vectorizer in front; takes a list of B strings. It is used as it
+            is, and never copied or saved.
+        label: one of its `classes_`.
+        output: "probability" (`predict_proba`) or "decision" (`decision_function`: log-odds of a logistic regression,
+            signed distance of a support vector machine; of two classes the first one's is the second one's negative).
+        with_prompt: whether the text is prompt + response, as a reader would see it, or the response alone.
+
+    A row depends on the others only if the classifier's rounding does, as that of dense features may, by 1e-15.
+
+    Withstands: what the classifier does. Does not withstand: whatever it was not trained on; hold it against a judge
+    that nobody trained on (`textenvs evaluate --judge`).
+
+    Raises:
+        ValueError: no such label, not fitted, or the classifier has no such output.
+    """
+
+    def __init__(self, classifier: Any, *, label: Any, output: str = "probability", with_prompt: bool = True) -> None:
+        methods = {"probability": "predict_proba", "decision": "decision_function"}
+        if output not in methods:
+            raise ValueError(f"output must be 'probability' or 'decision', got {output!r}")
+        labels = np.asarray(getattr(classifier, "classes_", ())).tolist()
+        if not labels:
+            raise ValueError(f"classifier must be fitted and have classes_, got {type(classifier).__name__}; fit it")
+        if label not in labels:
+            raise ValueError(
+                f"label must be one of the classifier's, got {label!r}; known: {', '.join(map(repr, labels))}"
+            )
+        if not hasattr(classifier, methods[output]):
+            other = next(name for name in methods if name != output)
+            raise ValueError(
+                f"output must be one that {type(classifier).__name__} has, got {output!r}, which needs "
+                f"{methods[output]}; pass output={other!r}"
+            )
+        self.label, self.output, self.with_prompt = label, output, with_prompt
+        self.name = str(label)
+        self.value_range = (0.0, 1.0) if output == "probability" else (-math.inf, math.inf)
+        self._score = getattr(classifier, methods[output])
+        self._column, self._num_labels = labels.index(label), len(labels)
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        texts = _full_texts(problems, responses) if self.with_prompt else responses.texts
+        return _scores(self.name, self.score_texts(texts))
+
+    def score_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Score whole texts: (B,) float64."""
+        scores = np.asarray(self._score(list(texts)), dtype=np.float64)
+        if scores.ndim == 1:  # the decision between two classes is a single column, the second one's
+            return scores if self._column == 1 else -scores
+        if scores.shape[1] != self._num_labels:
+            raise RewardValueError(
+                f"output must have a column a label, got {scores.shape[1]} for {self._num_labels} labels; make the "
+                "classifier with decision_function_shape='ovr'"
+            )
+        return np.ascontiguousarray(scores[:, self._column])
 
 
 def _full_texts(problems: Sequence[ProblemLike], responses: Responses) -> list[str]:

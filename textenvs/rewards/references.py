@@ -195,7 +195,8 @@ class _Rouge(TextMetric):
 
     def can_score(self, reference: str) -> bool:
         """See `ReferenceReward.can_score`."""
-        return self.compare(reference, reference) > 0
+        words = _cached_rouge_words(reference, self.stemmer)
+        return self.count(words, words)[0] > 0
 
     def compare(self, text: str, reference: str) -> float:
         """See `TextMetric.compare`."""
@@ -274,7 +275,10 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 def _rouge_words(text: str, stemmer: bool) -> list[str]:
-    words: list[str] = _rouge_tokenizer(stemmer).tokenize(text)
+    if stemmer:
+        words: list[str] = _stemming_tokenizer().tokenize(text)
+    else:  # the same without nltk, which takes seconds to import
+        words = library("rouge_score.tokenize", "rouge").tokenize(text, None)
     return words
 
 
@@ -285,8 +289,8 @@ def _cached_rouge_words(reference: str, stemmer: bool) -> list[str]:
 
 
 @cache
-def _rouge_tokenizer(stemmer: bool) -> Any:
-    return library("rouge_score.tokenizers", "rouge").DefaultTokenizer(stemmer)
+def _stemming_tokenizer() -> Any:
+    return library("rouge_score.tokenizers", "rouge").DefaultTokenizer(use_stemmer=True)
 
 
 @cache
