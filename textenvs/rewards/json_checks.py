@@ -14,7 +14,7 @@ import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.rewards.libraries import library
-from textenvs.rewards.worker import workers
+from textenvs.rewards.worker import Workers, workers
 
 #: Limits of a document: UTF-8 bytes, containers inside of containers, values in all, digits of a number.
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_DIGITS = 256 * 1024, 64, 50_000, 1_000
@@ -146,6 +146,11 @@ class JsonSchema(Reward):
         if schema is not None:
             self._check(schema)
 
+    @property
+    def workers(self) -> Workers:
+        """The processes that validate."""
+        return workers("schema", self.limit_seconds)
+
     def require(self, problem: ProblemLike) -> None:
         """See `Reward.require`."""
         if self._schema is None:
@@ -164,7 +169,7 @@ class JsonSchema(Reward):
             rows.append(i)
             items.append((schema, text))
         if items:
-            verdicts = workers("schema", self.limit_seconds).judge(items)
+            verdicts = self.workers.judge(items)
             for i, verdict in zip(rows, verdicts, strict=True):
                 if verdict.status == "refused":
                     raise ValueError(f"schema must be a usable JSON Schema, got one that is not: {verdict.detail}")
@@ -187,7 +192,7 @@ class JsonSchema(Reward):
                 f"schema must have at most {MAX_SUBSCHEMAS:,} subschemas once every $ref is followed, got {size:,}; "
                 "it explodes: let fewer subschemas refer to the same one"
             )
-        (verdict,) = workers("schema", self.limit_seconds).judge([(text, None)], SCHEMA_SECONDS)
+        (verdict,) = self.workers.judge([(text, None)], SCHEMA_SECONDS)
         if verdict.status != "ok":
             raise ValueError(
                 f"schema must be a JSON Schema that refers to nothing outside of itself, got {str(schema)[:80]!r}: "

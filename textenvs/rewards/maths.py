@@ -11,7 +11,7 @@ import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.rewards.libraries import library
-from textenvs.rewards.worker import Verdict, workers
+from textenvs.rewards.worker import Verdict, Workers, workers
 
 #: Characters of a response that are looked at, and of one final answer.
 MAX_CHARS, MAX_ANSWER_CHARS = 100_000, 1_000
@@ -69,6 +69,11 @@ class MathAnswer(Reward):
             library("math_verify", self.name)  # says how to install it; where it is there, only the worker loads it
         self.numbers_only, self.limit_seconds = numbers_only, float(limit_seconds)
 
+    @property
+    def workers(self) -> Workers:
+        """The processes that compare what is no plain number."""
+        return workers("maths", self.limit_seconds)
+
     def require(self, problem: ProblemLike) -> None:
         """See `Reward.require`; a gold answer that cannot be read is refused too."""
         for gold in _gold(problem):
@@ -76,7 +81,7 @@ class MathAnswer(Reward):
                 continue
             detail = "numbers_only takes plain numbers"
             if not self.numbers_only:
-                (verdict,) = workers("maths", self.limit_seconds).judge([(gold, [])])
+                (verdict,) = self.workers.judge([(gold, [])])
                 if verdict.status == "ok":
                     continue
                 detail = verdict.detail
@@ -99,7 +104,7 @@ class MathAnswer(Reward):
             else:
                 asked += [(i, gold, answers) for gold, known in zip(golds, quick, strict=True) if known is None]
         if asked:
-            verdicts = workers("maths", self.limit_seconds).judge([item[1:] for item in asked])
+            verdicts = self.workers.judge([item[1:] for item in asked])
             for (i, gold, _), verdict in zip(asked, verdicts, strict=True):
                 values[i], status[i] = _merged(values[i], status[i], verdict, gold)
                 causes[i] = verdict.detail if status[i] == "infra_fault" else ""
