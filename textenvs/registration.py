@@ -40,6 +40,9 @@ ENTRIES = (
     Entry("textenvs/Dates-v0", "strings", {"task": "dates"}, 0.95),
     Entry("textenvs/IncreasingNumbers-v0", "strings", {"task": "increasing_numbers"}, 0.95),
     Entry("textenvs/RandomWalk-v0", "graphs", {"task": "random_walk"}, 0.95),
+    Entry("textenvs/Translate-v0", "text", {"task": "translate"}, 0.9),
+    Entry("textenvs/ConstrainedRewrite-v0", "text", {"task": "constrained_rewrite"}, 0.9),
+    Entry("textenvs/StyleTransfer-v0", "text", {"task": "style_transfer"}, 0.9),
 )
 
 

@@ -110,7 +110,8 @@ def build(directory: Path) -> dict[str, Any]:
 
 
 def manifest(directory: Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Every asset with licence, source, size and hash, and the measured results."""
+    """Every asset with licence, source, size and hash, and the measured results; packs made elsewhere keep theirs."""
+    listed = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))["files"]
     files = {
         name: {
             "bytes": (directory / name).stat().st_size,
@@ -120,7 +121,7 @@ def manifest(directory: Path, results: dict[str, Any]) -> dict[str, Any]:
         }
         for name, source in SOURCES.items()
     }
-    return {"files": files, **results}
+    return {"files": {**listed, **files}, **results}
 
 
 def differences(fresh: Path, results: dict[str, Any]) -> list[str]:

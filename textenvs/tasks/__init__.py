@@ -23,6 +23,9 @@ TASKS = {
     "dates": "textenvs.tasks.dates:Dates",
     "increasing_numbers": "textenvs.tasks.increasing_numbers:IncreasingNumbers",
     "random_walk": "textenvs.tasks.random_walk:RandomWalk",
+    "translate": "textenvs.tasks.translate:Translate",
+    "constrained_rewrite": "textenvs.tasks.rewrite:ConstrainedRewrite",
+    "style_transfer": "textenvs.tasks.rewrite:StyleTransfer",
 }
 
 #: What every env takes beside its task's own settings; here only to name them in an error.

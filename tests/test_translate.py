@@ -1,0 +1,165 @@
+"""Translate: the Spanish is right, choices are references, held-out sentences are new combinations of known words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import textenvs
+from textenvs.assets import spanish, translate
+from textenvs.assets.spanish import ADJECTIVE, NOUNS, VERB, Word, fill, noun_phrase
+from textenvs.tasks import make_task
+
+
+def problems(split: str) -> list[textenvs.Problem]:
+    task = make_task("translate", split=split)
+    return [task[k] for k in range(len(task))]
+
+
+@pytest.mark.parametrize(
+    ("noun", "determiner", "number", "adjective", "english", "translations"),
+    [
+        ("girl", "the", "p", "young", "the young girls", ["las niñas jóvenes"]),
+        ("map", "this", "s", "old", "this old map", ["este mapa viejo"]),
+        ("song", "", "p", "long", "long songs", ["canciones largas"]),
+        ("apple", "a", "s", "", "an apple", ["una manzana"]),
+        ("key", "a", "s", "old", "an old key", ["una llave vieja"]),
+        ("key", "a", "s", "new", "a new key", ["una llave nueva"]),
+        ("flower", "three", "p", "blue", "three blue flowers", ["tres flores azules"]),
+        (
+            "teacher",
+            "our",
+            "s",
+            "tired",
+            "our tired teacher",
+            ["nuestro profesor cansado", "nuestra profesora cansada"],
+        ),
+        ("house", "'s", "p", "", "houses", ["las casas"]),
+        ("milk", "", "s", "", "milk", ["leche"]),
+        (
+            "bird",
+            "this",
+            "p",
+            "beautiful",
+            "these beautiful birds",
+            ["estos pájaros bonitos", "estos pájaros hermosos"],
+        ),
+    ],
+)
+def test_noun_phrases_agree(
+    noun: str, determiner: str, number: str, adjective: str, english: str, translations: list[str]
+) -> None:
+    word = noun_phrase(noun, determiner, number, adjective)
+    assert word.english.text == english
+    assert [form.text for form in word.spanish] == translations
+
+
+@pytest.mark.parametrize(
+    ("verb", "forms"),
+    [
+        ("buy", "comprar compro compra compramos compran comprando compró compraron compraré comprará comprarán"),
+        ("sell", "vender vendo vende vendemos venden vendiendo vendió vendieron venderé venderá venderán"),
+        ("open", "abrir abro abre abrimos abren abriendo abrió abrieron abriré abrirá abrirán"),
+        ("close", "cerrar cierro cierra cerramos cierran cerrando cerró cerraron cerraré cerrará cerrarán"),
+        ("read", "leer leo lee leemos leen leyendo leyó leyeron leeré leerá leerán"),
+        ("sleep", "dormir duermo duerme dormimos duermen durmiendo durmió durmieron dormiré dormirá dormirán"),
+    ],
+)
+def test_verbs_are_conjugated(verb: str, forms: str) -> None:
+    (spanish_verb,) = VERB[verb].spanish
+    names = (*spanish.FORMS, "fut1s", "fut3s", "fut3p")
+    assert [(spanish_verb.forms or {})[name] for name in names] == forms.split()
+
+
+def words(**named: Word) -> dict[str, Word]:
+    return named
+
+
+GIRL, BOYS = noun_phrase("girl", "the"), noun_phrase("boy", "the", "p")
+FRIEND, PARK, HATS = noun_phrase("friend", "my"), noun_phrase("park", "the"), noun_phrase("hat", "the", "p", "red")
+
+
+@pytest.mark.parametrize(
+    ("frame", "filled", "english", "translations"),
+    [
+        (
+            "{s1} {like:s1} {d}. | A {s1} le {like:d} {d}.",
+            words(s1=GIRL, d=HATS),
+            "The girl likes the red hats.",
+            ["A la niña le gustan los sombreros rojos."],
+        ),
+        (
+            "{s} {be:s} very {c}. | {s} {stay:s} muy {c:s}.",
+            words(s=FRIEND, c=ADJECTIVE["tired"]),
+            "My friend is very tired.",
+            ["Mi amigo está muy cansado.", "Mi amiga está muy cansada."],
+        ),
+        (
+            "{s} will {v:inf} to {l}. | {s} {v:fut s} a {l}. | {s} {go:s} a {v:inf} a {l}.",
+            words(s=BOYS, v=VERB["run"], l=PARK),
+            "The boys will run to the park.",
+            ["Los niños correrán al parque.", "Los niños van a correr al parque."],
+        ),
+        (
+            "{s1}'s {h} {be:h} {a}. | {h} de {s1} {be:h} {a:h}.",
+            words(s1=noun_phrase("man", "the"), h=noun_phrase("house", "'s"), a=ADJECTIVE["white"]),
+            "The man's house is white.",
+            ["La casa del hombre es blanca."],
+        ),
+        (
+            "{be:s} {s} {c}? | ¿{stay:s} {c:s} {s}?",
+            words(s=BOYS, c=ADJECTIVE["sad"]),
+            "Are the boys sad?",
+            ["¿Están tristes los niños?"],
+        ),
+        (
+            "{s} {v:past s} {o} in {l}. | {s} {v:past s} {o} en {l}.",
+            words(s=BOYS, v=VERB["drink"], o=noun_phrase("milk"), l=PARK),
+            "The boys drank milk in the park.",
+            ["Los niños bebieron leche en el parque.", "Los niños tomaron leche en el parque."],
+        ),
+    ],
+)
+def test_sentences_are_filled(frame: str, filled: dict[str, Word], english: str, translations: list[str]) -> None:
+    template, *spanish_templates = frame.split(" | ")
+    assert fill(template, spanish_templates, filled, 8) == (english, translations)
+    assert fill(template, spanish_templates, filled, 1)[1] == translations[:1]
+
+
+def test_articles_and_contractions_are_right_in_every_reference() -> None:
+    genders = {form: choice[2] for _, choices in NOUNS.values() for choice in choices for form in choice[:2]}
+    articles = {"el": "m", "un": "m", "los": "m", "este": "m", "estos": "m"}
+    articles |= {"la": "f", "una": "f", "las": "f", "esta": "f", "estas": "f"}
+    num_checked = 0
+    for problem in problems("all"):
+        for reference in problem.references:
+            assert not re.search(r"\b(a|de) el\b", reference), reference
+            assert re.fullmatch(r"¿[A-ZÁ].*\?|[A-ZÁ][^¿?]*\.", reference), reference
+            for article, noun in re.findall(r"(\w+) (?=(\w+))", reference.lower()):
+                if article in articles and noun in genders:
+                    assert articles[article] == genders[noun], reference
+                    num_checked += 1
+    assert num_checked > 1000
+
+
+def test_held_out_words_were_all_seen_and_their_combinations_never() -> None:
+    train, heldout = problems("train"), problems("heldout")
+    known = {word for p in train for text in (p.prompt, *p.references) for word in translate.words_of(text)}
+    for p in heldout:
+        assert known.issuperset(translate.words_of(p.prompt + p.references[0])), p.prompt
+    plurals = {plural: noun for noun, (plural, _) in NOUNS.items()}
+
+    def pairs(some: list[textenvs.Problem]) -> set[tuple[str, str]]:
+        found = (
+            (first, plurals.get(second, second))
+            for p in some
+            for first, second in re.findall(r"(\w+)(?= (\w+))", p.prompt)
+        )
+        return {pair for pair in found if pair[0] in ADJECTIVE and pair[1] in NOUNS}
+
+    assert len(pairs(train)) > 50
+    assert len(pairs(heldout)) > 10
+    assert not pairs(train) & pairs(heldout)
+    for first, second in pairs(train) | pairs(heldout):
+        assert translate.meets(first, second, "train") != translate.meets(first, second, "heldout")

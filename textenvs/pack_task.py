@@ -1,0 +1,54 @@
+"""What tasks on a shipped pack of text problems share: where the problems are, their vocabulary, their splits.
+
+The tasks themselves live in `textenvs.tasks`; how the packs were made stands in `textenvs/assets/README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from textenvs.task import Problem, Task, check_split
+from textenvs.vocab import TokenizerVocab
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+class PackTask(Task):
+    """The problems of `assets/<pack>_train.jsonl` and `assets/<pack>_heldout.jsonl`, in the files' order.
+
+    Each line is an object with "prompt", "references" and "metadata". A subclass sets `pack`, `reward` and
+    `max_new_tokens`.
+
+    Args:
+        split: "train", "heldout" or "all".
+    """
+
+    pack: ClassVar[str]
+
+    def __init__(self, *, split: str = "train") -> None:
+        check_split(split)
+        self.vocab = TokenizerVocab(ASSETS / "tokenizer.json")
+        packs = {name: _read(ASSETS / f"{self.pack}_{name}.jsonl") for name in ("train", "heldout")}
+        packs["all"] = packs["train"] + packs["heldout"]
+        self._problems = packs[split]
+        # The same for every split, so that an agent trained on one can be evaluated on another.
+        self.max_prompt_tokens = max(len(self.vocab.encode(problem.prompt)) for problem in packs["all"])
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __getitem__(self, k: int) -> Problem:
+        if not 0 <= k < len(self):
+            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
+        return self._problems[k]
+
+    def optimal_return(self) -> float:
+        """A reference scores 1, and nothing scores more."""
+        return 1.0
+
+
+def _read(path: Path) -> list[Problem]:
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [Problem(row["prompt"], tuple(row["references"]), row["metadata"]) for row in rows]

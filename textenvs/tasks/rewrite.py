@@ -1,0 +1,163 @@
+"""Write a sentence again, under constraints or in another style.
+
+## Description
+The prompt is one line that says what to do with a sentence, and the sentence; the response is the new sentence. Both
+tasks are pairs of sentences that this project wrote: hand-written frames with slots, filled in many ways. The files,
+one problem a line, and what they were made from: `textenvs/assets/README.md`.
+
+**ConstrainedRewrite** says the same in fewer or other words: `Use: despite, rain, numerous. Avoid: many, raining. At
+most 7 words: Many visitors came to the concert even though it was raining.` -> `Despite the rain, numerous visitors
+came to the concert.` The required words are not in the sentence, the forbidden ones are, the limit is the length of
+the longest reference. 348 problems to train on, 96 held out.
+
+**StyleTransfer** says the same formally or informally: `Formal: Sorry I'm late, the tram was packed.` -> `I apologize
+for being late; the tram was very crowded.`, and the other way round. 368 problems to train on, 128 held out.
+
+## Action Space
+`Discrete(2048)`: the tokens of the shipped byte-level tokenizer, the end token (id 0) among them.
+
+## Observation Space
+The prompt and the response so far; see `textenvs.env.TextGenEnv`.
+
+## Starting State
+A problem of the split, uniformly.
+
+## Rewards
+In [0, 1]; 1 is a reference, and success. Similarity is 1 - Levenshtein distance / the longer length, in characters, to
+the best reference (`edit_similarity`).
+
+**ConstrainedRewrite**: words x max_words x similarity. `words` is the share of the required words, 0 with a forbidden
+one; `max_words` is 1 within the limit, else 0. Each is a part of the log.
+
+**StyleTransfer**: `gain_over_copy`, the share of the way from the sentence to a reference, (s - c) / (1 - c), at least
+0, where s is the response's similarity and c that of the sentence itself, 0.57 on average. The sentence unchanged is
+worth nothing, and so is whatever is no nearer to a reference.
+
+Neither reward knows what a sentence means: a good rewrite that no reference comes near scores low. There are 1.8
+references a problem (one for the way back to informal).
+
+## Episode End
+The end token, or the `max_new_tokens`-th token: 32 in ConstrainedRewrite, 36 in StyleTransfer.
+
+## Splits
+Held out are frames of their own, filled with words of their own: no frame, no filler and no run of 8 words is in both
+splits. For ConstrainedRewrite no required and no forbidden word is either: measured is whether an agent learnt to work
+the words it is given into a sentence, whatever they are. For StyleTransfer the means of style are shared ("gonna" and
+"will", "asap" and "as soon as possible"), because no sentence says what is formal: measured is whether they are carried
+over to new sentences. Of the words that a held-out first reference has and its sentence has not, 93 % occur in
+references of that style to train on.
+
+## References
+Lin et al. 2020, "CommonGen", Findings of EMNLP, for required words; Rao and Tetreault 2018, "Dear Sir or Madam, may I
+introduce the GYAFC dataset", NAACL, for formal and informal pairs; Xu et al. 2016, "Optimizing statistical machine
+translation for text simplification", TACL 4 (SARI), for scoring an edit against its source too.
+
+## Version History
+v0: first version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from textenvs.pack_task import PackTask
+from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
+from textenvs.rewards.checkers import Words
+from textenvs.rewards.metrics import ReferenceReward, references_of
+from textenvs.rewards.references import EditSimilarity
+
+
+class MaxWords(Reward):
+    """1.0 when the response has at most `metadata["max_words"]` words, else 0.0. Range [0, 1].
+
+    A word is what white space separates. Withstands: padding. Does not withstand: words run together, and the empty
+    response; multiply it by a reward for what the text should be.
+    """
+
+    name = "max_words"
+    value_range = (0.0, 1.0)
+
+    def require(self, problem: ProblemLike) -> None:
+        """See `Reward.require`."""
+        limit = problem.metadata.get("max_words")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(
+                f"the problem with prompt {problem.prompt[:80]!r} must have metadata['max_words'], an int of at least "
+                f"1, got {limit!r}; give it one"
+            )
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        pairs = zip(problems, responses.texts, strict=True)
+        values = np.array([float(len(text.split()) <= problem.metadata["max_words"]) for problem, text in pairs])
+        return Scores(values, {self.name: values})
+
+
+class GainOverCopy(ReferenceReward):
+    """Share of the way from the source to a reference: max(0, (s - c) / (1 - c)). Range [0, 1].
+
+    s is the response's edit similarity to the best reference, c that of `metadata["source"]`. A reference scores 1, the
+    source 0. Text editing is often scored against the source as well as the references, because a copy is near both:
+    Xu et al. 2016, TACL 4.
+
+    Withstands: a copy of the source, the source with anything added or removed that brings it no nearer, the empty
+    response, a fixed answer, padding. Does not withstand: the few characters of the source that matter most exchanged,
+    whatever becomes of the sense.
+    """
+
+    name = "gain_over_copy"
+
+    def __init__(self) -> None:
+        self._similarity = EditSimilarity()
+
+    def require(self, problem: ProblemLike) -> None:
+        """See `Reward.require`."""
+        super().require(problem)
+        source = problem.metadata.get("source")
+        if not isinstance(source, str) or source in problem.references:
+            raise ValueError(
+                f"the problem with prompt {problem.prompt[:80]!r} must have metadata['source'], a text that is no "
+                f"reference, got {source!r}; give it the sentence to be rewritten"
+            )
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        values = np.zeros(len(responses))
+        for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
+            references = references_of(problem)
+            copied = self._similarity.score_text(problem.metadata["source"], references)
+            gain = (self._similarity.score_text(text, references) - copied) / (1 - copied)
+            values[i] = max(0.0, gain)
+        return Scores(values, {self.name: values})
+
+
+class ConstrainedRewrite(PackTask):
+    """Write a sentence again with some words, without others, in few: `Use: too. Avoid: so. ...` -> `It was too heavy`.
+
+    Args:
+        split: "train", "heldout" (frames and words of their own) or "all".
+    """
+
+    pack = "rewrite"
+    max_new_tokens = 32
+
+    def __init__(self, *, split: str = "train") -> None:
+        super().__init__(split=split)
+        self.reward = Words() * MaxWords() * EditSimilarity()
+
+
+class StyleTransfer(PackTask):
+    """Say it formally or informally: `Formal: Sorry I'm late` -> `I apologize for being late`.
+
+    Args:
+        split: "train", "heldout" (frames and fillers of their own) or "all".
+    """
+
+    pack = "style"
+    max_new_tokens = 36
+
+    def __init__(self, *, split: str = "train") -> None:
+        super().__init__(split=split)
+        self.reward = GainOverCopy()

@@ -1,0 +1,58 @@
+"""Translate a short English sentence into Spanish.
+
+## Description
+The prompt is `Spanish: `, an English sentence and a line break; the response is the Spanish sentence. `Spanish: My
+sister likes the red hats.` -> `A mi hermana le gustan los sombreros rojos.` The sentences are composed from frames and
+a lexicon of about 140 words that this project wrote, with articles, genders, agreement, verb forms, contractions,
+the personal "a", the order of adjectives and "ser" and "estar" as Spanish has them. Where Spanish leaves a choice that
+English does not make ("my teacher": "mi profesor", "mi profesora"; "is reading": "está leyendo", "lee"; "I", left out
+or not), each is a reference, up to 8: 1.8 on average. 767 problems to train on, 144 held out. The files, one problem a
+line, and how they were made: `textenvs/assets/README.md`.
+
+## Action Space
+`Discrete(2048)`: the tokens of the shipped byte-level tokenizer, the end token (id 0) among them. An accented letter is
+two tokens.
+
+## Observation Space
+The prompt and the response so far; see `textenvs.env.TextGenEnv`.
+
+## Starting State
+A problem of the split, uniformly.
+
+## Rewards
+chrF in [0, 1] against the best reference (character n-grams up to 6, recall weighs more; see `chrf`). 1 is a reference,
+and success. Any Spanish earns something: see the board of dumb policies in `textenvs list`.
+
+## Episode End
+The end token, or the `max_new_tokens`-th token: 40.
+
+## Splits
+Shared is the language: every word of a held-out prompt and of its first reference occurs in sentences to train on. New
+are the frames (18 beside 65; "The man who works in the park is tired" where training knows "I know the man who works in
+the park" and "The man is tired") and the combinations: a quarter of the pairs of verb and object and of adjective and
+noun are in held-out sentences only. Measured is compositional generalisation, not vocabulary.
+
+## References
+Popović 2015, "chrF", WMT; Lake and Baroni 2018, "Generalization without systematicity" (SCAN), ICML, and Kim and Linzen
+2020, "COGS", EMNLP, for splits by composition; the English-to-German environment of RL4LMs (Ramamurthy et al. 2023,
+arXiv:2210.01241) for the task.
+
+## Version History
+v0: first version.
+"""
+
+from __future__ import annotations
+
+from textenvs.pack_task import PackTask
+
+
+class Translate(PackTask):
+    """Say it in Spanish: `Spanish: The girls are tired` -> `Las niñas están cansadas`.
+
+    Args:
+        split: "train", "heldout" (known words in new combinations and frames) or "all".
+    """
+
+    pack = "translate"
+    reward = "chrf"
+    max_new_tokens = 40
