@@ -38,10 +38,12 @@ CEILINGS: dict[str, Exact | Graded] = {
     "textenvs/Brackets-v0": Exact(),
     "textenvs/Dates-v0": Exact(),
     "textenvs/IncreasingNumbers-v0": Exact(),
+    "textenvs/GuessNumber-v0": Exact(),
     "textenvs/Translate-v0": Graded(),
     "textenvs/ConstrainedRewrite-v0": Graded(),
     "textenvs/StyleTransfer-v0": Graded(),
     "textenvs/RandomWalk-v0": Exact(0.2, "chance: 4 of 20 starts are one edge from the goal"),
+    "textenvs/ReasoningGym-v0": Exact(),
 }
 #: Scored by taste, without a reference to compare with: at most this mean return.
 NO_REFERENCE = {"TextGen-v0": 0.5}

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tasks_for_tests import GuessingGame
 
 import textenvs
 from agents.policy import OraclePolicy
 from agents.responses import as_rollout, demonstrations
 from agents.rollout import collect
+from textenvs.anchors import play_turns
 
 
 class Searching(GuessingGame):
@@ -42,3 +49,232 @@ def test_the_board_plays_the_demonstration_where_the_task_replies() -> None:
 
     assert textenvs.board(textenvs.Rules(Searching()))["reference"].mean_return < 1  # exact match of the whole text
     assert textenvs.board(textenvs.Rules(Wrong()))["reference"].mean_return == 0.25
+
+
+# ------------------------------------------------------------------------------------------------- what all games share
+
+GAMES = {"guess_number": "textenvs/GuessNumber-v0"}
+#: Turns that nobody should write.
+HOSTILE = [
+    *(
+        "",
+        "9" * 100_000,
+        "-1",
+        "1e3",
+        "0x10",
+        "٣",
+        "²",
+        "\ud800",
+        "\x00\x1b[2J",
+        "\u202e12",
+        "１２",
+        " 12",
+        "1\n",
+        "1_0",
+    ),
+    *("?" * 50_000, "!" * 50_000, "! " * 50_000, "<>" * 10_000, "?from", "!a b c d", "?\ud800", "!\x00"),
+]
+
+
+def play(env: Any, turns: Sequence[str], **options: Any) -> tuple[list[str], float, dict[str, Any]]:
+    """The replies to the turns, the last reward and the last info."""
+    env.reset(options=options)
+    rules, total = env.rules, 0.0
+    for turn in turns:
+        for token in [*rules.vocab.encode(turn).tolist(), rules.vocab.eos_id]:
+            _, reward, terminated, _, info = env.step(token)
+            total += reward
+    assert terminated
+    return info["turns"][1::2], total, info
+
+
+@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_the_demonstration_scores_one_within_the_masks(name: str, split: str) -> None:
+    env: Any = gym.make(GAMES[name], split=split).unwrapped
+    for k in range(0, len(env.rules.task), len(env.rules.task) // 100):
+        env.reset(options={"problem": k})
+        script = env.demonstration()
+        for i, token in enumerate(script):
+            assert env.action_masks()[token]
+            _, reward, terminated, _, info = env.step(token)
+            assert terminated == (i == len(script) - 1)
+        assert (reward, info["is_success"], info["finish_reason"]) == (1.0, True, "eos")
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_splits_are_disjoint(name: str) -> None:
+    tasks = {split: textenvs.make_task(name, split=split) for split in ("train", "heldout", "all")}
+    seen = {split: [(task[k].prompt, task[k].references) for k in range(len(task))] for split, task in tasks.items()}
+    assert len(set(seen["all"])) == len(seen["all"])
+    assert sorted(seen["train"] + seen["heldout"]) == sorted(seen["all"])
+    assert len(seen["train"]) >= 300
+    assert len(seen["heldout"]) >= 60
+    if name != "wordle":
+        assert not {prompt for prompt, _ in seen["train"]} & {prompt for prompt, _ in seen["heldout"]}
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_nothing_hidden_is_shown(name: str) -> None:
+    """Problems with one prompt look alike until a reply tells them apart: observations, masks, infos."""
+    env: Any = gym.make(GAMES[name]).unwrapped
+    task = env.rules.task
+    prompt = task[0].prompt
+    twins = [k for k in range(len(task)) if task[k].prompt == prompt][:6]
+    assert len(twins) >= 3
+    first_turn = env.rules.demonstration(task[0])
+    first_turn = first_turn[: first_turn.index(env.rules.vocab.eos_id)]
+    views = []
+    for k in twins:
+        observation, info = env.reset(options={"problem": k})
+        view = [observation.tolist(), env.action_masks().tolist()]
+        for token in first_turn:
+            observation, reward, terminated, _, info = env.step(token)
+            view += [observation.tolist(), env.action_masks().tolist(), reward, terminated, dict(info)]
+        views.append(view)
+    assert all(view == views[0] for view in views)
+    assert env.reset(options={"problem": twins[0]})[1] == {"problem": twins[0]}
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_replies_to_any_text(name: str) -> None:
+    task = textenvs.make_task(name)
+    problem, started = task[0], time.perf_counter()
+    for turn in HOSTILE:
+        reply = task.reply(problem, [turn])
+        assert reply is None or len(task.vocab.encode(reply)) > 0
+        task.reply(problem, [turn, "?"] * 50 + [turn])
+    assert time.perf_counter() - started < 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(st.text(), min_size=1, max_size=5), k=st.integers(0, 500))
+def test_replies_to_any_turns(texts: list[str], k: int) -> None:
+    for name in GAMES:
+        task = textenvs.make_task(name)
+        turns = list(itertools.chain(*((text, "?") for text in texts)))[:-1]
+        reply = task.reply(task[k], turns)
+        assert reply == task.reply(task[k], turns)
+        assert reply is None or len(task.vocab.encode(reply)) > 0
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_random_games_end_and_seldom_pay(name: str) -> None:
+    """Legal random play of many games at once, and play against the masks: the same spread of scores in [0, 1]."""
+    envs = gym.make_vec(GAMES[name], num_envs=100, autoreset_mode="SameStep")
+    task = envs.unwrapped.rules.task
+    envs.reset(seed=0)
+    rng, returns = np.random.default_rng(0), []
+    while len(returns) < 300:
+        masks = envs.unwrapped.action_masks() if len(returns) < 150 else np.ones((100, task.vocab.num_tokens), bool)
+        draws = np.where(masks, rng.random(masks.shape), -1.0)
+        _, rewards, terminated, _, _ = envs.step(draws.argmax(1))
+        returns += rewards[terminated].tolist()
+    assert 0 <= min(returns) <= max(returns) <= 1
+    assert np.mean(returns) <= 0.2
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_prompt_hides_the_same_every_time(name: str) -> None:
+    task = textenvs.make_task(name)
+    prompt = task[3].prompt
+    assert task.problem(prompt) == textenvs.make_task(name, split="heldout").problem(prompt)
+    with pytest.raises(ValueError, match="prompt must be"):
+        task.problem("nothing of this kind")
+
+
+# --------------------------------------------------------------------------------------------------------- GuessNumber
+
+
+@pytest.mark.parametrize(
+    ("turns", "replies", "score"),
+    [
+        (["100", "150", "125", "137"], [">", "<", ">"], 1.0),
+        (["137"], [], 1.0),
+        (["200", "1"] * 3 + ["136", "137"], ["<", ">"] * 3 + [">"], 1.0),
+        (["200", "1"] * 3 + ["136", "138", "137"], ["<", ">"] * 3 + [">", "<"], 1 - 1 / 5),
+        (["200"] * 11 + ["137"], ["<"] * 11, 1 - 4 / 5),
+        (["200"] * 12, ["<"] * 11, 0.0),
+        (["1"] * 12, [">"] * 11, 0.0),
+        (["007", "137"], ["?"], 1.0),
+        (["", "0137", "137=", "137<137", "-137", "137"], ["?"] * 5, 1.0),
+        (["999", "0", "137"], ["<", ">"], 1.0),
+    ],
+)
+def test_number_games_by_hand(turns: list[str], replies: list[str], score: float) -> None:
+    env: Any = gym.make("textenvs/GuessNumber-v0", max_number=209, split="all", masked=False).unwrapped
+    task = env.rules.task
+    number = next(k for k in range(len(task)) if (task[k].prompt, task[k].references) == ("1-200=", ("137",)))
+    seen, reward, info = play(env, turns, problem=number)
+    assert (seen, reward, info["guesses"]) == (replies, pytest.approx(score), pytest.approx(score))
+    assert info["num_guesses"] == len(turns)
+    assert info["is_success"] == (score == 1)
+
+
+def test_a_number_that_the_budget_cut_out_of_another_is_no_guess() -> None:
+    env: Any = gym.make("textenvs/GuessNumber-v0", max_number=209, split="all", masked=False).unwrapped
+    number = next(k for k in range(1000) if len(env.rules.task[k].references[0]) == 3)
+    answer = env.rules.task[number].references[0]
+    env.reset(options={"problem": number})
+    # Turns of 7 tokens and a reply: 3 tokens of 59 are left after the seventh.
+    script = [*env.rules.vocab.encode(answer + "000").tolist(), env.rules.vocab.eos_id] * 7
+    for token in [*script, *env.rules.vocab.encode(answer).tolist()]:
+        _, reward, terminated, _, info = env.step(token)
+    assert (terminated, reward, info["finish_reason"], info["turns"][-1]) == (True, 0.0, "length", answer)
+
+
+def test_halving_is_what_comparisons_need() -> None:
+    """The least worst case over all strategies, by trying every first guess of every size."""
+    need = [0]
+    for size in range(1, 130):
+        need.append(1 + min(max(need[i], need[size - 1 - i]) for i in range(size)))
+    for size in (2, 3, 4, 7, 8, 15, 16, 100, 127, 128):
+        task = textenvs.make_task("guess_number", size=size, max_number=1000)
+        assert task.par == need[size]
+        turns = [len(task.demonstration(task.hide(task.prompt(5), number))) for number in range(size)]
+        assert max(turns) == task.par
+
+
+def test_number_games_earn_at_random_what_enumeration_says() -> None:
+    """All 8^5 token sequences of two guesses at one of two numbers, over a vocabulary of eight."""
+    task = textenvs.make_task("guess_number", size=2, max_number=2, max_guesses=2, masked=False, split="all")
+    task.vocab = textenvs.CharVocab("12-=<>?")
+    rules = textenvs.Rules(task)
+    assert rules.max_new_tokens == 5
+    sequences = [np.array(ids) for ids in itertools.product(range(8), repeat=5)]
+    for number in range(2):
+        problem = task.hide("1-2=", number)
+        played = play_turns(rules, [problem] * len(sequences), sequences)
+        assert played.mean_return == pytest.approx(task.random_return(), rel=1e-12)
+
+
+def test_number_masks() -> None:
+    env: Any = gym.make("textenvs/GuessNumber-v0").unwrapped
+    env.reset(seed=0)
+    digits, end = list(range(10)), env.rules.vocab.eos_id
+    for token, legal in [(1, [*digits, end]), (0, [*digits, end]), (0, [end]), (end, digits), (5, [*digits, end])]:
+        env.step(token)
+        assert np.flatnonzero(env.action_masks()).tolist() == legal
+    env.step(env.rules.vocab.token_id("<"))
+    assert np.flatnonzero(env.action_masks()).tolist() == digits
+
+
+def test_blind_guessers_find_few_numbers() -> None:
+    """The best that a list of different guesses can do that ignores the replies: par of size."""
+    task = textenvs.make_task("guess_number")
+    assert task.par / task.size <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"size": 1}, "size must be an int in"),
+        ({"max_number": 100}, "max_number must be an int in"),
+        ({"max_guesses": 7}, r"max_guesses must be an int in \[8, 100\]"),
+        ({"max_number": 205}, "split must be 'all'"),
+        ({"masked": None}, "masked must be True or False"),
+    ],
+)
+def test_settings_that_make_no_number_game(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
+        textenvs.make_task("guess_number", **settings)

@@ -43,6 +43,8 @@ ENTRIES = (
     Entry("textenvs/Translate-v0", "text", {"task": "translate"}, 0.9),
     Entry("textenvs/ConstrainedRewrite-v0", "text", {"task": "constrained_rewrite"}, 0.9),
     Entry("textenvs/StyleTransfer-v0", "text", {"task": "style_transfer"}, 0.9),
+    Entry("textenvs/GuessNumber-v0", "games", {"task": "guess_number"}, 0.95),
+    Entry("textenvs/ReasoningGym-v0", "adapters", {"task": "reasoning_gym"}, 0.95),
 )
 
 

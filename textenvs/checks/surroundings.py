@@ -97,7 +97,9 @@ def info_small(lab: Lab) -> Iterator[str]:
     """Info holds nothing as long as the vocabulary but text."""
     for step in lab.steps():
         for key, value in step.info.items():
-            if isinstance(value, (np.ndarray, list, tuple, dict, set)) and np.size(list(value)) >= lab.num_tokens:
+            is_array = isinstance(value, (np.ndarray, list, tuple, dict, set))
+            is_text = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            if is_array and not is_text and np.size(list(value)) >= lab.num_tokens:
                 yield f"{key} with {np.size(list(value))} entries at {step.where}"
 
 
@@ -106,11 +108,12 @@ def info_hides_reference(lab: Lab) -> Iterator[str]:
     """Info never holds the reference."""
     for seed in SEEDS:
         for script in lab.demonstrate(seed):
-            solved = lab.play(lab.env, script, seed=seed).steps[-1].info
+            # A stop token may have cut the demonstration; the clause on it sees to that.
+            solved = lab.play(lab.env, script, seed=seed).steps[-1].info.get("response", "")
             for step in lab.play(lab.env, lab.end_at_once(seed)[0], seed=seed).steps:
                 for key, value in step.info.items():
-                    if key != "prompt" and _holds(value, solved["response"], script):
-                        yield f"{key} = {str(value)[:100]} at {step.where} holds {solved['response']!r}"
+                    if key != "prompt" and _holds(value, solved, script):
+                        yield f"{key} = {str(value)[:100]} at {step.where} holds {solved!r}"
 
 
 def _holds(value: Any, text: str, token_ids: list[int]) -> bool:

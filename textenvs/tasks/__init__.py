@@ -22,10 +22,12 @@ TASKS = {
     "brackets": "textenvs.tasks.brackets:Brackets",
     "dates": "textenvs.tasks.dates:Dates",
     "increasing_numbers": "textenvs.tasks.increasing_numbers:IncreasingNumbers",
+    "guess_number": "textenvs.tasks.guess_number:GuessNumber",
     "random_walk": "textenvs.tasks.random_walk:RandomWalk",
     "translate": "textenvs.tasks.translate:Translate",
     "constrained_rewrite": "textenvs.tasks.rewrite:ConstrainedRewrite",
     "style_transfer": "textenvs.tasks.rewrite:StyleTransfer",
+    "reasoning_gym": "textenvs.tasks.reasoning:ReasoningGym",
 }
 
 #: What every env takes beside its task's own settings; here only to name them in an error.
