@@ -1,6 +1,6 @@
 """Runs Python programs that a model wrote, in the strongest sandbox that works here, or not at all.
 
-The parts: `sandbox_base` (jobs and outcomes), `sandbox_bwrap` with `sandbox_seccomp` and `assets/sandbox_child.py.txt`
+The parts: `sandbox_base` (jobs and outcomes), `sandbox_bwrap` with `sandbox_seccomp` and `assets/sandbox/child.py.txt`
 (tier A), `sandbox_monty` (tier B), `sandbox_probe` (does it hold?). What this does not promise stands in SECURITY.md.
 """
 

@@ -36,7 +36,7 @@ READY = b"\x06"
 #: Starting takes 50 ms; a machine that needs longer than this is broken, and not the program.
 START_SECONDS = 20.0
 NOBODY = 65534
-_CHILD = Path(__file__).parent.parent / "assets" / "sandbox_child.py.txt"
+_CHILD = Path(__file__).parent.parent / "assets" / "sandbox" / "child.py.txt"
 _TMP_BYTES = 8 << 20
 
 
