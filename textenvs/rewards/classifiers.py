@@ -82,9 +82,9 @@ class SentimentReward(Reward):
 
 
 class VaderReward(Reward):
-    """The VADER lexicon's compound score mapped from [-1, 1] to [0, 1]; a held-out judge of `SentimentReward`.
+    """The VADER lexicon's compound score, mapped to 0 to 1; a held-out judge of `SentimentReward`. Range [0, 1].
 
-    Withstands: an empty response (0.5 on a neutral prompt), markup. Does not withstand praise words, repeated or not.
+    Withstands: an empty response (0.5 on a neutral prompt), markup. Does not withstand: praise words, repeated or not.
 
     Source: Hutto and Gilbert, "VADER: a parsimonious rule-based model for sentiment analysis", ICWSM 2014.
     """

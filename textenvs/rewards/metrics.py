@@ -38,7 +38,8 @@ class ReferenceReward(Reward):
 class ExactMatch(ReferenceReward):
     """1.0 when the response's text equals one of the references, else 0.0. Range [0, 1].
 
-    Withstands: the empty response, a reference with anything before or after it, every option at once.
+    Withstands: the empty response, a reference with anything before or after it, every option at once. Does not
+    withstand: guessing, where the references are few.
     """
 
     name = "exact_match"
@@ -53,7 +54,8 @@ class ExactMatch(ReferenceReward):
 class PositionMatch(ReferenceReward):
     """Matching positions / max(len(response), len(reference)), in tokens; the best reference counts. Range [0, 1].
 
-    Withstands: the empty response (0 unless the reference is empty), padding, repetition, echo of the prompt.
+    Withstands: the empty response (0 unless the reference is empty), padding, repetition, echo of the prompt. Does not
+    withstand: a constant response of the right length, which is right wherever its token stands.
     """
 
     name = "position_match"
@@ -69,7 +71,8 @@ class PositionMatch(ReferenceReward):
 class LengthMatch(ReferenceReward):
     """min / max of the response's and the reference's length, in tokens; the best reference counts. Range [0, 1].
 
-    Withstands: nothing beyond length, by definition: what the tokens are does not matter, only their number.
+    Withstands: the empty response (0), padding. Does not withstand: anything else of the right length, by definition:
+    what the tokens are does not matter, only their number.
     """
 
     name = "length_match"
