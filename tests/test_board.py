@@ -39,9 +39,13 @@ CEILINGS: dict[str, Exact | Graded] = {
     "textenvs/Dates-v0": Exact(),
     "textenvs/IncreasingNumbers-v0": Exact(),
     "textenvs/GuessNumber-v0": Exact(),
+    "textenvs/SlotFilling-v0": Exact(),
     "textenvs/Translate-v0": Graded(),
     "textenvs/ConstrainedRewrite-v0": Graded(),
     "textenvs/StyleTransfer-v0": Graded(),
+    "textenvs/Summarize-v0": Graded(),
+    "textenvs/QuestionAnswering-v0": Graded(),
+    "textenvs/WordProblem-v0": Exact(),
     "textenvs/RandomWalk-v0": Exact(0.2, "chance: 4 of 20 starts are one edge from the goal"),
     "textenvs/ReasoningGym-v0": Exact(),
 }

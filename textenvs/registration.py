@@ -43,7 +43,11 @@ ENTRIES = (
     Entry("textenvs/Translate-v0", "text", {"task": "translate"}, 0.9),
     Entry("textenvs/ConstrainedRewrite-v0", "text", {"task": "constrained_rewrite"}, 0.9),
     Entry("textenvs/StyleTransfer-v0", "text", {"task": "style_transfer"}, 0.9),
+    Entry("textenvs/Summarize-v0", "text", {"task": "summarize"}, 0.5),
+    Entry("textenvs/QuestionAnswering-v0", "text", {"task": "question_answering"}, 0.9),
+    Entry("textenvs/WordProblem-v0", "maths", {"task": "word_problem"}, 0.9),
     Entry("textenvs/GuessNumber-v0", "games", {"task": "guess_number"}, 0.95),
+    Entry("textenvs/SlotFilling-v0", "games", {"task": "slot_filling"}, 0.95),
     Entry("textenvs/ReasoningGym-v0", "adapters", {"task": "reasoning_gym"}, 0.95),
 )
 

@@ -23,10 +23,14 @@ TASKS = {
     "dates": "textenvs.tasks.dates:Dates",
     "increasing_numbers": "textenvs.tasks.increasing_numbers:IncreasingNumbers",
     "guess_number": "textenvs.tasks.guess_number:GuessNumber",
+    "slot_filling": "textenvs.tasks.slot_filling:SlotFilling",
     "random_walk": "textenvs.tasks.random_walk:RandomWalk",
     "translate": "textenvs.tasks.translate:Translate",
     "constrained_rewrite": "textenvs.tasks.rewrite:ConstrainedRewrite",
     "style_transfer": "textenvs.tasks.rewrite:StyleTransfer",
+    "summarize": "textenvs.tasks.text_reading:Summarize",
+    "question_answering": "textenvs.tasks.text_reading:QuestionAnswering",
+    "word_problem": "textenvs.tasks.word_problems:WordProblem",
     "reasoning_gym": "textenvs.tasks.reasoning:ReasoningGym",
 }
 
