@@ -19,6 +19,7 @@ from agents.policy import OraclePolicy
 from agents.responses import as_rollout, demonstrations
 from agents.rollout import collect
 from textenvs.anchors import play_turns
+from textenvs.tasks.slot_filling import SLOTS
 
 
 class Searching(GuessingGame):
@@ -53,7 +54,7 @@ def test_the_board_plays_the_demonstration_where_the_task_replies() -> None:
 
 # ------------------------------------------------------------------------------------------------- what all games share
 
-GAMES = {"guess_number": "textenvs/GuessNumber-v0"}
+GAMES = {"guess_number": "textenvs/GuessNumber-v0", "slot_filling": "textenvs/SlotFilling-v0"}
 #: Turns that nobody should write.
 HOSTILE = [
     *(
@@ -104,10 +105,10 @@ def test_the_demonstration_scores_one_within_the_masks(name: str, split: str) ->
 
 @pytest.mark.parametrize("name", GAMES)
 def test_splits_are_disjoint(name: str) -> None:
-    tasks = {split: textenvs.make_task(name, split=split) for split in ("train", "heldout", "all")}
+    tasks = {split: textenvs.make_task(name, split=split) for split in ("train", "heldout")}
     seen = {split: [(task[k].prompt, task[k].references) for k in range(len(task))] for split, task in tasks.items()}
-    assert len(set(seen["all"])) == len(seen["all"])
-    assert sorted(seen["train"] + seen["heldout"]) == sorted(seen["all"])
+    both = seen["train"] + seen["heldout"]
+    assert len(set(both)) == len(both) == len(textenvs.make_task(name, split="all"))
     assert len(seen["train"]) >= 300
     assert len(seen["heldout"]) >= 60
     if name != "wordle":
@@ -134,6 +135,23 @@ def test_nothing_hidden_is_shown(name: str) -> None:
         views.append(view)
     assert all(view == views[0] for view in views)
     assert env.reset(options={"problem": twins[0]})[1] == {"problem": twins[0]}
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_turn_that_the_budget_cut_is_no_answer(name: str) -> None:
+    """Found by the board: padded guesses left room for just the right one at the end of the budget."""
+    env: Any = gym.make(GAMES[name]).unwrapped
+    task = env.rules.task
+    answer = task.vocab.encode(task[0].references[0]).tolist()
+    junk = task.vocab.encode("=").tolist()
+    num = task.max_new_tokens - len(answer) - 1
+    num -= len(task.vocab.encode(task.reply(task[0], ["=" * num])))
+    for ending, score in ([], 0.0), ([task.vocab.eos_id], 1.0):
+        env.reset(options={"problem": 0})
+        for token in [*junk * (num - len(ending)), task.vocab.eos_id, *answer, *ending]:
+            _, reward, terminated, _, info = env.step(token)
+        assert (terminated, info["turns"][-1]) == (True, task[0].references[0])
+        assert (reward == 0.0) == (score == 0.0)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -211,18 +229,6 @@ def test_number_games_by_hand(turns: list[str], replies: list[str], score: float
     assert info["is_success"] == (score == 1)
 
 
-def test_a_number_that_the_budget_cut_out_of_another_is_no_guess() -> None:
-    env: Any = gym.make("textenvs/GuessNumber-v0", max_number=209, split="all", masked=False).unwrapped
-    number = next(k for k in range(1000) if len(env.rules.task[k].references[0]) == 3)
-    answer = env.rules.task[number].references[0]
-    env.reset(options={"problem": number})
-    # Turns of 7 tokens and a reply: 3 tokens of 59 are left after the seventh.
-    script = [*env.rules.vocab.encode(answer + "000").tolist(), env.rules.vocab.eos_id] * 7
-    for token in [*script, *env.rules.vocab.encode(answer).tolist()]:
-        _, reward, terminated, _, info = env.step(token)
-    assert (terminated, reward, info["finish_reason"], info["turns"][-1]) == (True, 0.0, "length", answer)
-
-
 def test_halving_is_what_comparisons_need() -> None:
     """The least worst case over all strategies, by trying every first guess of every size."""
     need = [0]
@@ -242,10 +248,8 @@ def test_number_games_earn_at_random_what_enumeration_says() -> None:
     rules = textenvs.Rules(task)
     assert rules.max_new_tokens == 5
     sequences = [np.array(ids) for ids in itertools.product(range(8), repeat=5)]
-    for number in range(2):
-        problem = task.hide("1-2=", number)
-        played = play_turns(rules, [problem] * len(sequences), sequences)
-        assert played.mean_return == pytest.approx(task.random_return(), rel=1e-12)
+    played = play_turns(rules, [task.hide("1-2=", 1)] * len(sequences), sequences)
+    assert played.mean_return == pytest.approx(task.random_return(), rel=1e-12)
 
 
 def test_number_masks() -> None:
@@ -278,3 +282,92 @@ def test_blind_guessers_find_few_numbers() -> None:
 def test_settings_that_make_no_number_game(settings: dict[str, Any], words: str) -> None:
     with pytest.raises((ValueError, TypeError), match=words):
         textenvs.make_task("guess_number", **settings)
+
+
+# --------------------------------------------------------------------------------------------------------- SlotFilling
+
+TRIP = "from=oslo to=? day=? at=9:"
+
+
+@pytest.mark.parametrize(
+    ("turns", "replies", "score"),
+    [
+        (["?to", "?day", "!oslo rome fri 9"], ["rome", "fri"], 1.0),
+        (["?day", "?to", "!oslo rome fri 9"], ["fri", "rome"], 1.0),
+        (["!oslo rome fri 9"], [], 1.0),
+        (["?to", "!oslo rome mon 9"], ["rome"], 0.5),
+        (["?to", "?day", "!oslo nice sun 9"], ["rome", "fri"], 0.0),
+        (["?to", "?day", "!lima rome fri 9"], ["rome", "fri"], 0.0),
+        (["?from", "?to", "?day", "!oslo rome fri 9"], ["oslo", "rome", "fri"], 0.9),
+        (["?to", "?to", "?day", "!oslo rome fri 9"], ["rome", "rome", "fri"], 0.9),
+        (["", "to", "?", "?when", "!rome", "?to", "?day", "!oslo rome fri 9"], ["-"] * 5 + ["rome", "fri"], 0.5),
+        (["?day", "!oslo rome fri 9 "], ["fri", "-"], None),
+        (["!" * 4, "! ! ! ", "!oslo rome fri 9"], ["-"], None),
+        (["! rome fri 9"], [], 0.0),
+        (["?to"] * 10, ["rome"] * 9, 0.0),
+        ([""] * 10, ["-"] * 9, 0.0),
+    ],
+)
+def test_trips_by_hand(turns: list[str], replies: list[str], score: float | None) -> None:
+    env: Any = gym.make("textenvs/SlotFilling-v0", split="all", masked=False).unwrapped
+    task = env.rules.task
+    problem = next(
+        task.hide(TRIP, i)
+        for i in range(task.num_hidden(TRIP))
+        if task.hide(TRIP, i).references[0].endswith("rome fri 9")
+    )
+    env.rules.task.hide = lambda prompt, number: problem
+    if score is None:  # goes on: a record has exactly four values
+        assert [task.reply(problem, [turn]) for turn in turns[: len(replies)]] == replies
+        return
+    seen, reward, info = play(env, turns, prompt=TRIP)
+    assert (seen, reward, info["slots"]) == (replies, pytest.approx(score), pytest.approx(score))
+    assert info["is_success"] == (score == 1)
+
+
+def test_trip_masks_allow_questions_and_records() -> None:
+    """Legal random play writes nothing else, and every question and record is legal."""
+    env: Any = gym.make("textenvs/SlotFilling-v0").unwrapped
+    task, rng, seen = env.rules.task, np.random.default_rng(0), set()
+    for seed in range(40):
+        env.reset(seed=seed)
+        terminated = False
+        while not terminated:
+            token = int(rng.choice(np.flatnonzero(env.action_masks())))
+            _, _, terminated, _, info = env.step(token)
+        for turn in info["turns"][0:-1:2] + info["turns"][-1:] * (info["finish_reason"] == "eos"):
+            seen.add(turn[:1])
+            if turn[0] == "?":
+                assert turn[1:] in SLOTS
+            else:
+                assert all(word in words for word, words in zip(turn[1:].split(" "), SLOTS.values(), strict=True))
+        for reply in info["turns"][1:-1:2]:
+            assert reply in task.vocab.decode(range(task.vocab.num_tokens)) or reply.isalnum()
+    assert seen == {"?", "!"}
+    env.reset(seed=0)
+    env.step(task.vocab.token_id("="))
+    assert np.flatnonzero(env.action_masks()).tolist() == [task.vocab.eos_id]
+
+
+def test_every_trip_comes_once() -> None:
+    task = textenvs.make_task("slot_filling", num_missing=1, split="all")
+    prompts = [task.prompt(number) for number in range(task._num_prompts)]
+    assert len(set(prompts)) == len(prompts) == 12 * 12 * 7 + 12 * 12 * 24 + 2 * 12 * 7 * 24
+    hidden = [task.hide(prompts[0], number).references[0] for number in range(task.num_hidden(prompts[0]))]
+    assert len(set(hidden)) == len(hidden)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "from=oslo to=? day=? at=9",
+        "from=oslo to=? day=fri at=9:",
+        "from=rome to=? day=? at=9:",
+        "to=? day=? at=9:",
+        ":",
+        "",
+    ],
+)
+def test_prompts_that_are_no_trip(prompt: str) -> None:
+    with pytest.raises(ValueError, match="prompt must be such as"):
+        textenvs.make_task("slot_filling").problem(prompt)
