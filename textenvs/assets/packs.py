@@ -20,6 +20,12 @@ NUM_TRANSLATE = {"train": 12, "heldout": 8}
 NUM_REWRITE = {"train": 8, "heldout": 6}
 NUM_STYLE = {"train": 4, "heldout": 4}
 
+#: Files that are a source themselves.
+WRITTEN = (
+    *("rewrite_frames.txt", "style_frames.txt"),
+    *("summarize_train.jsonl", "summarize_heldout.jsonl", "qa_train.jsonl", "qa_heldout.jsonl", "word_problems.json"),
+)
+
 LICENCE = "Apache-2.0"
 _WRITTEN = "written by this project"
 _MADE = "made by textenvs.assets.packs from"
@@ -37,7 +43,7 @@ def packs() -> Iterator[tuple[str, list[Row], str]]:
 
 def build() -> dict[str, tuple[bytes, str]]:
     """File name -> content and source, of the packs and of the files that they are made from."""
-    files = {name: ((HERE / name).read_bytes(), _WRITTEN) for name in ("rewrite_frames.txt", "style_frames.txt")}
+    files = {name: ((HERE / name).read_bytes(), _WRITTEN) for name in WRITTEN}
     for name, rows, source in packs():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         files[name] = ("".join(lines).encode(), source)
