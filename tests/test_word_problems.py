@@ -167,8 +167,8 @@ def test_problems_do_not_depend_on_what_came_before() -> None:
 
 #: A change of the first problem is a new version of the id.
 GOLDEN = (
-    "The tea costs 34 cents. Max has 2 shelves of 3 books. "
-    "At a sale he gets 38 books. How many books does Max have now?\n"
+    "The tea costs 34 cents. Max has 2 shelves of 48 books. At a sale he gets 38 books. "
+    "How many books does Max have now?\n"
 )
 
 

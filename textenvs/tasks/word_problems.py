@@ -51,7 +51,7 @@ from textenvs.vocab import TokenizerVocab
 
 ASSETS = Path(__file__).parent.parent / "assets"
 NUM_PROBLEMS = {"train": 8_000, "heldout": 2_000}
-#: Groups, their sizes, and shares stay in the times table.
+#: There are at most so many groups, or shares.
 MAX_FACTOR = 9
 
 
@@ -75,7 +75,7 @@ class WordProblem(Task):
 
     Args:
         num_steps: operations that a problem takes, 1 to 3.
-        max_number: largest number in a story, 20 to 1,000. The smallest is 2; factors are at most 9.
+        max_number: largest number in a story, 20 to 1,000. The smallest is 2; groups and shares are at most 9.
         split: "train", "heldout" or "all".
     """
 
@@ -171,7 +171,7 @@ def draw_numbers(plan: Plan, signs: list[int], max_number: int, draws: Draws) ->
         The numbers, and the answer: at least 2, none of the numbers, and not their sum.
     """
     while True:
-        a, b = draws.between(2, MAX_FACTOR), draws.between(2, MAX_FACTOR)
+        a, b = draws.between(2, MAX_FACTOR), draws.between(2, max_number)
         opening = {"a": a, "b": b} if plan.groups else {"a": draws.between(2, max_number)}
         total, moves = prod(opening.values()), []
         for sign in signs:
