@@ -294,6 +294,27 @@ def evaluate(
     Console().print(result_table(result, f"evaluation of {run_dir}"))
 
 
+def score(env_id: EnvId, /, *, input: Path, env_kwargs: EnvKwargs = "{}", json: bool = False) -> None:
+    """Score saved responses again by a task's reward, as the environment would.
+
+    Args:
+        env_id: a registered id.
+        input: a file of JSON lines, each with "response" and its problem: "prompt", "references" and "metadata"; or a
+            "prompt" of the task's own; or "problem_id", or "seed". What `evaluate --samples` writes is such a file.
+        env_kwargs: keyword arguments of the environment.
+        json: print a JSON line a response (id, value, parts, status, ...) instead of a table of means.
+    """
+    from agents.score import score_file, summary_table
+
+    _make(env_id, env_kwargs, ours=True)
+    scored = score_file(env_id, _json_object(env_kwargs), input)
+    if json:
+        for row in scored:
+            _print_json_line(row.record)
+        return
+    Console().print(summary_table(list(scored), f"{input} by {env_id}"))
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "list": list_envs,
     "show": show,
@@ -302,6 +323,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "sft": sft,
     "train": train,
     "evaluate": evaluate,
+    "score": score,
 }
 
 
@@ -359,6 +381,10 @@ def _not_negative(flag: str, value: int) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _print_json_line(value: Any) -> None:
+    print(json.dumps(value, allow_nan=False))
 
 
 def _fail(message: object, status: int) -> int:

@@ -284,7 +284,7 @@ def evaluate_run(
         if references is not None and isinstance(who, LMPolicy):
             rows[name]["reference_perplexity"] = finite_or_none(perplexity(who, references))
     if samples is not None:
-        write_samples(rollouts["sampled"], samples)
+        write_samples(rollouts["sampled"], samples, split=split)
     gains, notes = _compare(rollouts, judged)
     return {
         "split": split,
@@ -372,9 +372,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: str(lib.__version__) for name, lib in libraries.items()}}
 
 
-def write_samples(rollout: Rollout, path: Path) -> None:
-    """Write one JSON line an episode: id, prompt, response, value (null where scoring failed)."""
+def write_samples(rollout: Rollout, path: Path, *, split: str) -> None:
+    """Write one JSON line an episode: id, prompt, response, value (null where scoring failed).
+
+    Where the task replies, also its turns, and the problem's number in the split: there a prompt does not tell it.
+    """
     with path.open("w", encoding="utf-8") as file:
         for i, (info, value, faulty) in enumerate(zip(rollout.infos, rollout.returns, rollout.faulty, strict=True)):
-            texts = {"prompt": info.get("prompt"), "response": info.get("response")}
-            file.write(json.dumps({"id": i, **texts, "value": None if faulty else float(value)}) + "\n")
+            line = {"id": i, "prompt": info.get("prompt"), "response": info.get("response")}
+            line["value"] = None if faulty else float(value)
+            if "turns" in info:
+                line |= {"turns": list(info["turns"]), "problem_id": int(info["problem"]), "split": split}
+            file.write(json.dumps(line) + "\n")

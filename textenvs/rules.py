@@ -262,7 +262,7 @@ class Rules:
             turn_ends: B lists, where the task replies.
 
         Returns:
-            What `textenvs.scoring.score_batch` says, and the responses. The first fault with a cause is also a warning.
+            What `judge` says, and the responses.
 
         Raises:
             ValueError, TypeError: the reward did not return B finite values.
@@ -272,6 +272,14 @@ class Rules:
         token_ids = rows[:, self.max_prompt_tokens :]
         token_ids = np.where(np.arange(self.max_new_tokens) < lengths[:, None], token_ids, -1)
         responses = Responses(token_ids, lengths, reasons, self.vocab, turn_ends if self.has_replies else ())
+        return self.judge(problems, responses), responses
+
+    def judge(self, problems: Sequence[Problem], responses: Responses) -> Scores:
+        """What `textenvs.scoring.score_batch` says of B responses; the first fault with a cause is also a warning.
+
+        Raises:
+            ValueError, TypeError: the reward did not return B finite values.
+        """
         scores = score_batch(self.reward, problems, responses)
         cause = next((cause for cause in scores.causes if cause not in ("", UNKNOWN_CAUSE)), None)
         if cause is not None and not self._warned:
@@ -281,7 +289,7 @@ class Rules:
                 "reward 0; later ones are counted in silence",
                 stacklevel=2,
             )
-        return scores, responses
+        return scores
 
     # ------------------------------------------------------------------------------------------------ observation
 

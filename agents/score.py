@@ -1,0 +1,305 @@
+"""Saved responses, scored again by a task's reward, in batches: what `textenvs score` does."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import textenvs
+
+#: Responses scored together; a row's score never depends on the others.
+BATCH_SIZE = 256
+#: A file larger than this is refused: its lines are held in memory.
+MAX_FILE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One line of a file of responses.
+
+    Attributes:
+        id: as the line has it, else the number of the response, from 0.
+        problem: what it responds to.
+        turns: agent, reply, agent, ...; one turn where the task never replies.
+        value: the score that the line states, or None.
+    """
+
+    id: Any
+    problem: textenvs.Problem
+    turns: Sequence[str]
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the reward says of one saved response; `record` is its JSON line."""
+
+    saved: Saved
+    record: Mapping[str, Any]
+
+
+class _Problems:
+    """Finds the problem of a line: by its number, its seed or its prompt."""
+
+    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any]) -> None:
+        self._env_id, self._env_kwargs = env_id, env_kwargs
+        self._rules: dict[str | None, textenvs.Rules] = {}
+        self.rules = self._split(None)
+        self._by_prompt: dict[str, list[textenvs.Problem]] | None = None
+
+    def find(self, line: Mapping[str, Any]) -> textenvs.Problem:
+        """The problem of a line, which the reward can score.
+
+        Raises:
+            ValueError: there is none, or it lacks what the reward needs; names the key.
+        """
+        if "problem_id" in line:
+            rules = self._split(_text(line, "split") if "split" in line else None)
+            return rules.start(_whole(line, "problem_id", len(rules.task))).problem
+        if "prompt" in line:
+            problem = self._prompted(line)
+            self.rules.reward.require(problem)
+            return problem
+        if "seed" not in line:
+            raise ValueError('line must have "prompt", "problem_id" or "seed", got none of them; add one')
+        # What a reset with this seed draws.
+        draw = np_random(_whole(line, "seed", 1 << 63))[0].integers(len(self.rules.task))
+        return self.rules.start(int(draw)).problem
+
+    def _prompted(self, line: Mapping[str, Any]) -> textenvs.Problem:
+        prompt = _text(line, "prompt")
+        if "references" in line or "metadata" in line:
+            references, metadata = line.get("references", []), line.get("metadata", {})
+            if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+                raise ValueError(f'"references" must be a list of texts, got {references!r:.80}')
+            if not isinstance(metadata, dict):
+                raise ValueError(f'"metadata" must be an object, got {metadata!r:.80}')
+            return textenvs.Problem(prompt, tuple(references), metadata)
+        if self.rules.has_replies:
+            raise ValueError(
+                'line must have "problem_id", or "references" and "metadata": a prompt does not tell it here'
+            )
+        if type(self.rules.task).problem is not textenvs.Task.problem:
+            return self.rules.task.problem(prompt)
+        found = self._stored().get(prompt, [])
+        if len(found) > 1:
+            raise ValueError(
+                f'"prompt" must be of one problem, got one of {len(found)}; add "problem_id" or "references"'
+            )
+        return found[0] if found else textenvs.Problem(prompt)
+
+    def _stored(self) -> dict[str, list[textenvs.Problem]]:
+        """The task's own problems by their prompts, of every split when the env is given none."""
+        if self._by_prompt is None:
+            task, self._by_prompt = self.rules.task, {}
+            if "split" not in self._env_kwargs:
+                with suppress(TypeError, ValueError):  # of a task without splits: its problems are those it has
+                    task = self._split("all").task
+            for k in range(len(task)):
+                same = self._by_prompt.setdefault(task[k].prompt, [])
+                if task[k] not in same:
+                    same.append(task[k])
+        return self._by_prompt
+
+    def _split(self, split: str | None) -> textenvs.Rules:
+        """The env's rules on a split; None for the one that it was given."""
+        if split not in self._rules:
+            settings = {} if split is None else {"split": split}
+            env: Any = gym.make(self._env_id, **{**self._env_kwargs, **settings}).unwrapped
+            self._rules[split] = env.rules
+        return self._rules[split]
+
+
+def read_saved(path: Path, problems: _Problems) -> list[Saved]:
+    """Read a file of JSON lines, blank ones skipped.
+
+    Raises:
+        ValueError: too large, not UTF-8, without lines, or a line that is none; names file, line and key.
+        OSError: it cannot be read.
+    """
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} must be at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
+    saved: list[Saved] = []
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    try:
+                        saved.append(_read_line(text, len(saved), problems))
+                    except ValueError as error:
+                        raise ValueError(f"{path}:{number}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, got byte {error.start} of a block that is not; re-encode it") from None
+    if not saved:
+        raise ValueError(f"{path} must hold at least one response, got none; write one JSON object a line")
+    return saved
+
+
+def _read_line(text: str, number: int, problems: _Problems) -> Saved:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"line must be JSON, got {text[:80]!r}: {error}") from None
+    if not isinstance(line, dict):
+        raise ValueError(f"line must be a JSON object, got {text[:80]!r}")
+    problem, task = problems.find(line), problems.rules.task
+    if not problems.rules.has_replies:
+        turns = [_text(line, "response")]
+    elif "turns" in line:
+        turns = _texts(line, "turns")
+    else:
+        spoken = line.get("response")
+        turns = _replied(
+            task, problem, _texts(line, "response") if isinstance(spoken, list) else [_text(line, "response")]
+        )
+    value = line.get("value")
+    stated = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return Saved(line.get("id", number), problem, turns, stated)
+
+
+def _replied(task: textenvs.Task, problem: textenvs.Problem, spoken: Sequence[str]) -> list[str]:
+    """The agent's turns with the task's replies between them, up to the turn that ends the episode."""
+    turns: list[str] = []
+    for text in spoken:
+        turns.append(text)
+        reply = task.reply(problem, turns)
+        if reply is None:
+            break
+        turns.append(reply)
+    return turns
+
+
+def _texts(line: Mapping[str, Any], key: str) -> list[str]:
+    value = line[key]
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise ValueError(f'"{key}" must be a list of texts, got {value!r:.80}')
+    return value
+
+
+def _text(line: Mapping[str, Any], key: str) -> str:
+    value = line.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be a text, got {value!r:.80}')
+    return value
+
+
+def _whole(line: Mapping[str, Any], key: str, end: int) -> int:
+    value = line[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < end:
+        raise ValueError(f'"{key}" must be an integer in [0, {end}), got {value!r:.80}')
+    return value
+
+
+def score_saved(rules: textenvs.Rules, saved: Sequence[Saved]) -> Iterator[Scored]:
+    """Score responses whole, whatever the env's budget; one as long as the budget has the finish_reason length.
+
+    A response that the vocabulary cannot spell is a model_fault of the reward's least value, or 0 without one.
+    """
+    for first in range(0, len(saved), BATCH_SIZE):
+        yield from _score_batch(rules, saved[first : first + BATCH_SIZE])
+
+
+def _score_batch(rules: textenvs.Rules, batch: Sequence[Saved]) -> Iterator[Scored]:
+    rows: list[list[int]] = []
+    turn_ends: list[list[int]] = []
+    unspelt: dict[int, str] = {}
+    for i, saved in enumerate(batch):
+        try:
+            row, ends = _laid_out(rules.vocab, saved.turns)
+        except ValueError as error:
+            row, ends, unspelt[i] = [], [0], str(error)
+        rows.append(row)
+        turn_ends.append(ends)
+    lengths = np.array([len(row) for row in rows])
+    token_ids = np.full((len(rows), max(1, lengths.max())), -1)
+    for slots, row in zip(token_ids, rows, strict=True):
+        slots[: len(row)] = row
+    reasons = [_finish_reason(rules, row) for row in rows]
+    responses = textenvs.Responses(token_ids, lengths, reasons, rules.vocab, turn_ends if rules.has_replies else ())
+    scores = rules.judge([saved.problem for saved in batch], responses)
+    low = rules.reward.value_range[0]
+    for i, saved in enumerate(batch):
+        record: dict[str, Any] = {"id": saved.id, "value": float(scores.values[i])}
+        record |= {"parts": {name: float(column[i]) for name, column in scores.parts.items()}}
+        record |= {"status": scores.status[i], "finish_reason": reasons[i]}
+        if i in unspelt:
+            record |= {"value": low if np.isfinite(low) else 0.0, "parts": {}, "status": "model_fault"}
+            record |= {"cause": unspelt[i]}
+        elif record["status"] == "infra_fault":
+            record |= {"value": None, "parts": {}, "finish_reason": "fault", "cause": scores.causes[i]}
+        solved = record["value"] is not None and record["value"] >= rules.task.threshold
+        yield Scored(saved, record | {"is_success": solved})
+
+
+def _laid_out(vocab: textenvs.Vocab, turns: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Tokens of agent, reply, agent, ... with the end token after each of the agent's but the last; where each ends."""
+    row: list[int] = []
+    ends = []
+    for i, turn in enumerate(turns):
+        row += vocab.encode(turn).tolist()
+        if i % 2 == 0 and i + 1 < len(turns):
+            row.append(vocab.eos_id)
+        ends.append(len(row))
+    return row, ends
+
+
+def _finish_reason(rules: textenvs.Rules, row: Sequence[int]) -> str:
+    if row and row[-1] in rules.stop_ids:
+        return "stop"
+    return "eos" if len(row) < rules.max_new_tokens else "length"
+
+
+def score_file(env_id: str, env_kwargs: Mapping[str, Any], path: Path) -> Iterator[Scored]:
+    """Score a file's responses by the reward of an env, with a progress bar for long ones.
+
+    Args:
+        env_id: a registered id of a TextGen env.
+        env_kwargs: its keyword arguments.
+        path: JSON lines, each with "response" (a text, or in a task that replies the agent's turns, or "turns" with
+            the replies between them) and its problem: "prompt" with "references" and "metadata"; a "prompt" that the
+            task can read or has; "problem_id", the number in the env's split or in "split"; or "seed", for the problem
+            that a reset draws. What `textenvs evaluate --samples` writes is such a file.
+
+    Raises:
+        ValueError, OSError: see `read_saved`, before anything is scored.
+    """
+    problems = _Problems(env_id, env_kwargs)
+    saved = read_saved(path, problems)
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    short = len(saved) <= BATCH_SIZE
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=short) as progress:
+        yield from progress.track(score_saved(problems.rules, saved), total=len(saved))
+
+
+def summary_table(scored: Sequence[Scored], title: str) -> Table:
+    """Lay out the means over the judged responses with their standard errors, and the counts of each status."""
+    judged = [row.record for row in scored if row.record["value"] is not None]
+    table = Table(title=escape(title), caption="mean ± standard error over the responses that were judged")
+    table.add_column("metric")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_row("responses", f"{len(scored):,}")
+    columns = {"value": [row["value"] for row in judged], "success_rate": [row["is_success"] for row in judged]}
+    for name in dict.fromkeys(name for row in judged for name in row["parts"]):
+        columns[f"part/{name}"] = [row["parts"][name] for row in judged if name in row["parts"]]
+    for name, column in columns.items():
+        values = np.array(column, np.float64)
+        error = f" ± {values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+        table.add_row(escape(name), f"{values.mean():.3f}{error}" if len(values) else "-")
+    for key in ("status", "finish_reason"):
+        for word, count in Counter(row.record[key] for row in scored).most_common():
+            table.add_row(f"{key} {word}", f"{count:,}")
+    stated = [(row.saved.value, row.record["value"]) for row in scored if row.saved.value is not None]
+    if stated:
+        table.add_row("equal to the file's value", f"{sum(a == b for a, b in stated):,} of {len(stated):,}")
+    return table
