@@ -1,0 +1,1 @@
+"""Problems of PythonFunction: functions written by this project, and what builds the data files from them."""

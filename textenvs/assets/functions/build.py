@@ -1,0 +1,157 @@
+"""Rebuilds the problems of PythonFunction: `python -m textenvs.assets.functions.build [--check]`.
+
+A problem is a function in `train.py` or `heldout.py` with its edge cases and generators of further arguments. Its
+prompt is the signature and the docstring, its reference the function without docstring and annotations, and its hidden
+cases are what the function returns for the edge cases and for drawn arguments, `NUM_CASES` together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).parent
+#: Hidden cases of a problem, edge cases included.
+NUM_CASES = 12
+
+Draw = Callable[[np.random.Generator], Any]
+
+
+class Source(NamedTuple):
+    """A function, how its arguments are drawn, and arguments that must be among the cases."""
+
+    function: Callable[..., Any]
+    draws: tuple[Draw, ...]
+    edges: tuple[tuple[Any, ...], ...]
+
+
+def integer(low: int, high: int) -> Draw:
+    """An int in [low, high]."""
+    return lambda rng: int(rng.integers(low, high + 1))
+
+
+def integers(low: int = -9, high: int = 9, most: int = 8) -> Draw:
+    """A list of at most `most` ints in [low, high]."""
+    return lambda rng: rng.integers(low, high + 1, size=int(rng.integers(1, most + 1))).tolist()
+
+
+def word(letters: str = "abcde", most: int = 8) -> Draw:
+    """A text of at most `most` of the letters."""
+    return lambda rng: "".join(rng.choice(list(letters), size=int(rng.integers(1, most + 1))).tolist())
+
+
+def words(letters: str = "abc", most: int = 6) -> Draw:
+    """A list of at most `most` short texts."""
+    one = word(letters, 4)
+    return lambda rng: [one(rng) for _ in range(int(rng.integers(1, most + 1)))]
+
+
+def sentence(letters: str = "abcAB", most: int = 5) -> Draw:
+    """Words with single spaces between them."""
+    some = words(letters, most)
+    return lambda rng: " ".join(some(rng))
+
+
+def registrar(sources: list[Source]) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """A decorator `problem(*draws, edges=[...])` that adds functions to `sources`."""
+
+    def problem(*draws: Draw, edges: list[tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            sources.append(Source(function, draws, tuple(edges)))
+            return function
+
+        return register
+
+    return problem
+
+
+def row(source: Source) -> dict[str, Any]:
+    """The problem as it is stored."""
+    name = source.function.__name__
+    rng = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+    inputs = [list(edge) for edge in source.edges]
+    while len(inputs) < NUM_CASES:
+        drawn = [draw(rng) for draw in source.draws]
+        if drawn not in inputs:
+            inputs.append(drawn)
+    cases = [{"args": args, "expected": source.function(*copy.deepcopy(args))} for args in inputs]
+    tree = ast.parse(textwrap.dedent(inspect.getsource(source.function)))
+    return {
+        "prompt": _prompt(tree),
+        "reference": _reference(tree),
+        "metadata": {"entry_point": name, "cases": cases},
+    }
+
+
+def _function(tree: ast.Module) -> ast.FunctionDef:
+    function = copy.deepcopy(tree.body[0])
+    assert isinstance(function, ast.FunctionDef)
+    function.decorator_list = []
+    return function
+
+
+def _prompt(tree: ast.Module) -> str:
+    """The head and the docstring as they are written, and a newline."""
+    function = _function(tree)
+    function.body = function.body[:1]
+    return ast.unparse(function) + "\n"
+
+
+def _reference(tree: ast.Module) -> str:
+    """The function as a small model has to write it."""
+    function = _function(tree)
+    function.body, function.returns = function.body[1:], None
+    return ast.unparse(ast.fix_missing_locations(_Unannotated().visit(function)))
+
+
+class _Unannotated(ast.NodeTransformer):
+    """Leaves annotations out."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.Assign:
+        assert node.value is not None
+        return ast.Assign([node.target], node.value)
+
+
+def build() -> dict[str, bytes]:
+    """File name -> content."""
+    from textenvs.assets.functions import heldout, train
+
+    splits = {"train": train.SOURCES, "heldout": heldout.SOURCES}
+    return {
+        f"{split}.jsonl": "".join(json.dumps(row(source), ensure_ascii=False) + "\n" for source in sources).encode()
+        for split, sources in splits.items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description="Rebuild the problems of PythonFunction.")
+    parser.add_argument("--check", action="store_true", help="compare a fresh build with the files, write nothing")
+    check = parser.parse_args(argv).check
+    stale = [
+        name for name, content in build().items() if not (HERE / name).exists() or (HERE / name).read_bytes() != content
+    ]
+    for name in stale:
+        print(f"{name} differs" if check else f"{name} written")
+        if not check:
+            (HERE / name).write_bytes(build()[name])
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

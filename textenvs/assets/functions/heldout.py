@@ -1,0 +1,146 @@
+"""Held-out problems of PythonFunction. See `textenvs.assets.functions.build`."""
+
+from __future__ import annotations
+
+from textenvs.assets.functions.build import Source, integer, integers, registrar, sentence, word, words
+
+SOURCES: list[Source] = []
+problem = registrar(SOURCES)
+
+
+@problem(integer(-99, 99), edges=[(0,), (1,), (-1,)])
+def triple(n: int) -> int:
+    """Return three times n.
+
+    >>> triple(4)
+    12
+    """
+    return 3 * n
+
+
+@problem(integer(-99, 99), integer(-99, 99), edges=[(0, 0), (1, 5), (-4, 4)])
+def distance(a: int, b: int) -> int:
+    """Return how far apart a and b are, never negative.
+
+    >>> distance(2, 7)
+    5
+    """
+    return abs(a - b)
+
+
+@problem(integer(-99, 99), edges=[(0,), (3,), (-3,), (1,), (9,)])
+def is_multiple_of_three(n: int) -> bool:
+    """Return whether 3 divides n.
+
+    >>> is_multiple_of_three(9)
+    True
+    """
+    return n % 3 == 0
+
+
+@problem(integer(2, 60), edges=[(0,), (1,), (2,), (3,), (5,), (7,), (9,), (91,), (97,)])
+def is_prime(n: int) -> bool:
+    """Return whether n is a prime number.
+
+    >>> is_prime(7)
+    True
+    """
+    return n > 1 and all(n % d for d in range(2, n))
+
+
+@problem(integer(1, 60), edges=[(1,), (2,), (3,), (27,)])
+def collatz_steps(n: int) -> int:
+    """Return how many steps lead n to 1: halve an even n, else 3 * n + 1.
+
+    >>> collatz_steps(3)
+    7
+    """
+    steps = 0
+    while n != 1:
+        n = n // 2 if n % 2 == 0 else 3 * n + 1
+        steps += 1
+    return steps
+
+
+@problem(integers(), edges=[([],), ([1],), ([2],), ([-3, 0, 3],)])
+def odds(numbers: list[int]) -> list[int]:
+    """Return the odd numbers in their order.
+
+    >>> odds([1, 2, 3])
+    [1, 3]
+    """
+    return [n for n in numbers if n % 2 == 1]
+
+
+@problem(integers(), edges=[([],), ([4],), ([1, 1],)])
+def gaps(numbers: list[int]) -> list[int]:
+    """Return each number minus the one before it.
+
+    >>> gaps([1, 4, 2])
+    [3, -2]
+    """
+    return [numbers[i + 1] - numbers[i] for i in range(len(numbers) - 1)]
+
+
+@problem(integers(0, 6), edges=[([],), ([1],), ([1, 1],), ([1, 2, 3],), ([3, 2],)])
+def is_sorted(numbers: list[int]) -> bool:
+    """Return whether no number is smaller than the one before it.
+
+    >>> is_sorted([1, 1, 2])
+    True
+    """
+    return numbers == sorted(numbers)
+
+
+@problem(integers(), integers(), edges=[([], []), ([1], []), ([], [2, 3]), ([1, 2], [3])])
+def interleave(a: list[int], b: list[int]) -> list[int]:
+    """Take numbers from a and b in turn, as far as both reach.
+
+    >>> interleave([1, 2], [3, 4])
+    [1, 3, 2, 4]
+    """
+    return [n for i in range(min(len(a), len(b))) for n in (a[i], b[i])]
+
+
+@problem(word("abcdeiou"), edges=[("",), ("aeiou",), ("xyz",)])
+def remove_vowels(text: str) -> str:
+    """Return the text without the letters aeiou.
+
+    >>> remove_vowels("banana")
+    'bnn'
+    """
+    return "".join(c for c in text if c not in "aeiou")
+
+
+@problem(sentence(), edges=[("",), ("one",), ("a b",)])
+def reverse_words(text: str) -> str:
+    """Return the words in reverse order with single spaces.
+
+    >>> reverse_words("to be")
+    'be to'
+    """
+    return " ".join(text.split()[::-1])
+
+
+@problem(words(), edges=[([],), (["a"],), (["bb", "a", ""],)])
+def lengths(items: list[str]) -> list[int]:
+    """Return the length of each word.
+
+    >>> lengths(["a", "bcd"])
+    [1, 3]
+    """
+    return [len(w) for w in items]
+
+
+@problem(
+    word("abc", 5),
+    word("abc", 5),
+    edges=[("", ""), ("ab", "ba"), ("aab", "abb"), ("a", "aa"), ("abc", "cab"), ("aab", "aba"), ("c", "c")],
+)
+def is_anagram(a: str, b: str) -> bool:
+    """Return whether both texts have the same letters equally often.
+
+    >>> is_anagram("ab", "ba")
+    True
+    """
+    return sorted(a) == sorted(b)

@@ -1,0 +1,112 @@
+r'''Write a Python function from its signature and docstring; hidden tests decide.
+
+## Description
+The prompt is the head of a function and its docstring, which says what it returns and shows one example; the response
+is the whole function, which must have the name in the prompt:
+
+    def double(n: int) -> int:
+        """Return twice n.
+
+        >>> double(4)
+        8
+        """
+
+is answered by `def double(n):\n    return 2 * n`. 51 problems, 38 of them for training: arithmetic, lists and texts,
+from one line to a loop with a condition.
+
+## Action Space
+`Discrete(97)`: a printable ASCII character, the newline, or the end token (the last id).
+
+## Observation Space
+The prompt and the response so far; see `textenvs.env.TextGenEnv`.
+
+## Starting State
+A problem of the split, uniformly.
+
+## Rewards
+1 when the function returns the expected value with the expected types in all of the problem's 12 hidden cases, else 0;
+see `textenvs.rewards.programs.PythonProgram`. The share of the cases is the part `cases_passed`. The function runs in a
+sandbox without files, network and other processes, which is sought when the first response names the function: on a
+machine where none works that is the error `SandboxUnavailable`, never a score.
+
+## Episode End
+The end token, or the 256th token.
+
+## Splits
+Training and held-out functions are different ones, and none is another one renamed; they are of the same kinds.
+
+## References
+HumanEval (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374) for the form.
+Different here: the problems, which are this project's own and easier; expected values never enter the process that runs
+the program, and types must be equal.
+
+## Version History
+v0: first version.
+'''
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from string import printable
+
+from textenvs.task import Problem, Task, check_split
+from textenvs.vocab import CharVocab
+
+_FUNCTIONS = Path(__file__).parent.parent / "assets" / "functions"
+#: Printable ASCII and the newline.
+SYMBOLS = printable[:95] + "\n"
+
+
+class PythonFunction(Task):
+    r"""Write the Python function that a signature and a docstring describe: `def add(a, b):\n    return a + b`.
+
+    Args:
+        max_reference_tokens: only problems whose reference is no longer than this, at least 40; longer ones are harder.
+        split: "train", "heldout" or "all".
+    """
+
+    reward = "python_program"
+    max_new_tokens = 256
+
+    def __init__(self, *, max_reference_tokens: int = 255, split: str = "train") -> None:
+        check_split(split)
+        limit = max_reference_tokens
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 40 <= limit < self.max_new_tokens:
+            raise ValueError(f"max_reference_tokens must be an int in [40, 255], got {limit!r}; 255 keeps all problems")
+        self.vocab = CharVocab(SYMBOLS)
+        packs = {name: _read(name) for name in ("train", "heldout")}
+        packs["all"] = packs["train"] + packs["heldout"]
+        self._problems = [problem for problem in packs[split] if len(problem.references[0]) <= limit]
+        # The same for every split, so that an agent trained on one can be evaluated on another.
+        self.max_prompt_tokens = max(len(problem.prompt) for problem in packs["all"])
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __getitem__(self, k: int) -> Problem:
+        if not 0 <= k < len(self._problems):
+            raise IndexError(f"k must be in [0, {len(self._problems)}), got {k}; ask for an existing problem")
+        return self._problems[k]
+
+    def problem(self, prompt: str) -> Problem:
+        """See `Task.problem`."""
+        for problem in self._problems:
+            if problem.prompt == prompt:
+                return problem
+        raise ValueError(
+            f"prompt must be one of the task's own, which have hidden cases, got {prompt[:80]!r}; give prompts with "
+            'metadata to TextGen-v0 and reward="python_program" for others'
+        )
+
+    def optimal_return(self) -> float:
+        """The references pass."""
+        return 1.0
+
+
+@cache
+def _read(name: str) -> list[Problem]:
+    lines = (_FUNCTIONS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [Problem(row["prompt"], (row["reference"],), row["metadata"]) for row in rows]
