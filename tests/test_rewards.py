@@ -6,6 +6,10 @@ import copy
 import functools
 import math
 import operator
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,3 +251,31 @@ def test_a_missing_reference_is_named() -> None:
     for reward in (ExactMatch(), PositionMatch(), LengthMatch()):
         with pytest.raises(ValueError, match="'why=' must have a reference"):
             reward([Problem("why=")], responses(["a"]))
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "rewards.md"
+
+
+def test_the_page_has_every_reward_by_name_with_its_class_and_range() -> None:
+    rows = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    found = {cells[0].strip("| `"): tuple(cells[1:3]) for cells in rows if len(cells) == 7}
+    expected = {}
+    for name in textenvs.REWARDS:
+        reward = as_reward(name)
+        low, high = reward.value_range
+        bounds = f"{'(-inf' if low == -math.inf else f'[{low:g}'}, {high:g}]"
+        expected[name] = (f"`{type(reward).__name__}`", bounds)
+    assert found == expected
+
+
+def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    script = tmp_path / "page.py"
+    check = "assert Share()([Problem('', (), {'letters': 'ab'})], RESPONSES).values.tolist() == [0.5]"
+    batch = "import textenvs\nvocab = textenvs.CharVocab('abcd')\n"
+    batch += "RESPONSES = Responses(np.array([[0, 2, 3, 1]]), np.array([4]), ['eos'], vocab)\n"
+    clipped = "assert composed == (0.0, 1.0), composed\n"
+    blocks[1] = re.sub(r"^\(\(0\.7", "composed = ((0.7", blocks[1], flags=re.MULTILINE) + clipped
+    script.write_text("\n".join([*blocks, batch, check]), encoding="utf-8")
+    subprocess.run([sys.executable, "-W", "error", str(script)], check=True, cwd=tmp_path, timeout=300)

@@ -6,7 +6,11 @@ from textenvs.env import TextGenEnv
 from textenvs.registration import ENTRIES, Entry, register_envs
 from textenvs.rewards import REWARDS, as_reward
 from textenvs.rewards.base import FunctionReward, Responses, Reward, RewardError, Scores
+from textenvs.rewards.classifiers import SentimentReward, SklearnReward, VaderReward
+from textenvs.rewards.fluency import DistinctN, LengthRange, ReadingEase, ReadingGrade, RepetitionN
 from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
+from textenvs.rewards.pretrained import LogProb, PretrainedClassifier
+from textenvs.rewards.references import Bleu, ChrF, EditSimilarity, PrefixMatch, Rouge1, Rouge2, RougeL, TokenF1
 from textenvs.rules import Rules
 from textenvs.task import Problem, Task
 from textenvs.tasks import TASKS, make_task
@@ -21,24 +25,42 @@ __all__ = [
     "REWARDS",
     "TASKS",
     "Anchors",
+    "Bleu",
     "CharVocab",
+    "ChrF",
     "ContractError",
+    "DistinctN",
+    "EditSimilarity",
     "Entry",
     "ExactMatch",
     "FunctionReward",
     "LengthMatch",
+    "LengthRange",
+    "LogProb",
     "PositionMatch",
+    "PrefixMatch",
+    "PretrainedClassifier",
     "Problem",
+    "ReadingEase",
+    "ReadingGrade",
+    "RepetitionN",
     "Responses",
     "Reward",
     "RewardError",
+    "Rouge1",
+    "Rouge2",
+    "RougeL",
     "Rules",
     "Scores",
+    "SentimentReward",
+    "SklearnReward",
     "Task",
     "TextGenEnv",
     "TextGenVectorEnv",
+    "TokenF1",
     "TokenizerVocab",
     "Utterances",
+    "VaderReward",
     "Vocab",
     "anchors",
     "as_reward",
