@@ -61,6 +61,27 @@ def test_every_reference_of_every_problem_scores_one_through_the_env(name: str) 
     assert play(NAMES[name], numbers, texts, split="all").tolist() == [1.0] * len(pairs)
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "text", "score", "success"),
+    [
+        # 4 words in common with a reference of 12: 2 x 4 / (4 + 12).
+        ("summarize", "Sum up: It rained all through", "The fair was empty", 0.5, True),
+        ("summarize", "Sum up: It rained all through", "The fair was", 6 / 15, False),
+        # "under the bed" without its article: 2 x 1 / (1 + 2).
+        ("question_answering", "Emma keeps three cats.", "On the bed!", 0.5, False),
+        ("question_answering", "Emma keeps three cats.", "Under bed", 1.0, True),
+    ],
+)
+def test_scores_by_hand(name: str, start: str, text: str, score: float, success: bool) -> None:
+    number = next(k for k, p in enumerate(problems_of(name, "train")) if p.prompt.startswith(start))
+    assert play(NAMES[name], [number], [text]).tolist() == [pytest.approx(score)]
+    env: Any = gym.make(NAMES[name]).unwrapped
+    env.reset(options={"problem": number})
+    for token in [*env.rules.vocab.encode(text).tolist(), env.rules.vocab.eos_id]:
+        *_, info = env.step(token)
+    assert info["is_success"] is success
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_and_references_fit_the_budgets_and_those_the_shipped_model(name: str) -> None:
     task = textenvs.make_task(name, split="all")

@@ -106,7 +106,7 @@ def test_the_answer_is_not_given_away_and_all_fits(split: str, num_steps: int, m
 def test_what_reads_numbers_but_no_words_seldom_answers(split: str) -> None:
     problems = problems_of(split)
     answers = Counter(problem.references[0] for problem in problems)
-    assert answers.most_common(1)[0][1] / len(problems) <= 0.05
+    assert answers.most_common(1)[0][1] / len(problems) <= 0.04
     assert share(problems, lambda n: n[-1]) == share(problems, sum) == share(problems, max) == 0
     for i in range(3):
         assert share(problems, lambda n, i=i: sum(n) - n[i]) <= 0.05  # the sum without one of them
