@@ -54,6 +54,7 @@ CEILINGS: dict[str, Exact | Graded] = {
     "textenvs/Countdown-v0": Exact(),
     "textenvs/RandomWalk-v0": Exact(0.2, "chance: 4 of 20 starts are one edge from the goal"),
     "textenvs/ReasoningGym-v0": Exact(),
+    "textenvs/Dataset-v0": Exact(),
 }
 #: Scored by taste, without a reference to compare with: at most this mean return.
 NO_REFERENCE = {"TextGen-v0": 0.5}

@@ -55,6 +55,7 @@ ENTRIES = (
     Entry("textenvs/TwentyQuestions-v0", "games", {"task": "twenty_questions"}, 0.95),
     Entry("textenvs/Wordle-v0", "games", {"task": "wordle"}, 0.95),
     Entry("textenvs/ReasoningGym-v0", "adapters", {"task": "reasoning_gym"}, 0.95),
+    Entry("textenvs/Dataset-v0", "adapters", {"task": "dataset"}, 0.95),
 )
 
 

@@ -38,6 +38,7 @@ TASKS = {
     "question_answering": "textenvs.tasks.text_reading:QuestionAnswering",
     "word_problem": "textenvs.tasks.word_problems:WordProblem",
     "reasoning_gym": "textenvs.tasks.reasoning:ReasoningGym",
+    "dataset": "textenvs.tasks.dataset:Dataset",
 }
 
 #: What every env takes beside its task's own settings; here only to name them in an error.

@@ -1,0 +1,276 @@
+"""Problems from a table of your own: JSON lines, CSV or Parquet, with the columns that you name.
+
+## Description
+One row is one problem: `prompt_column` is the prompt, `reference_column` its right answer or answers, and
+`metadata_columns` go to the reward. The env's `reward` says how a response is scored, by name or as a function. Without
+a path: 60 capitals of the world.
+
+## Action Space
+`Discrete(V)`: the shipped tokenizer's tokens, or with `vocabulary="characters"` one token for each character that the
+file uses, or any tokenizer file by the env's `vocab`.
+
+## Starting State
+A prompt, uniformly from the split's.
+
+## Rewards
+`exact_match` with a reference, unless the env's `reward` names another.
+
+## Episode End
+The end token, or the last token of the budget: what the longest reference takes and 8 more, 64 without references; the
+env's `max_new_tokens` sets another.
+
+## Splits
+By `split_column`, whose values are `train` and `heldout` (or `test`), or the `heldout_fraction` of the prompts in a
+fixed shuffled order. Rows with the same prompt are in the same split; a `split_column` that says otherwise is refused.
+
+## References
+RFC 4180 (CSV), parquet.apache.org; Parquet needs `pip install "textenvs[data]"`.
+
+## Version History
+v0: first version.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from textenvs.task import Problem, Task, check_split, permuted
+from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
+
+ASSETS = Path(__file__).parent.parent / "assets"
+#: A file of more bytes is refused, Parquet as it is uncompressed: its rows are held in memory.
+MAX_FILE_BYTES = 256 << 20
+#: Budget where no reference says how long a response is.
+DEFAULT_NEW_TOKENS = 64
+_SPLITS = {"train": "train", "heldout": "heldout", "test": "heldout"}
+
+
+class Dataset(Task):
+    """Answer the questions of a file of your own; without one: `What is the capital of Peru?` -> `Lima`.
+
+    Args:
+        path: a file named .jsonl, .csv, .tsv or .parquet; None for the shipped capitals.
+        prompt_column: texts of at least one character.
+        reference_column: a name, or several of alternative answers; a cell is a text, an integer, or (JSON, Parquet) a
+            list of texts. None: no references, for a reward that needs none.
+        metadata_columns: what the reward gets as the problem's metadata.
+        split_column: which split a row is in; None: by heldout_fraction.
+        heldout_fraction: of the prompts, above 0 and below 1.
+        vocabulary: "tokenizer" (the shipped one) or "characters" (those of the file).
+        split: "train", "heldout" or "all".
+    """
+
+    reward = "exact_match"
+
+    def __init__(
+        self,
+        *,
+        path: str | Path | None = None,
+        prompt_column: str = "prompt",
+        reference_column: str | Sequence[str] | None = "reference",
+        metadata_columns: Sequence[str] = (),
+        split_column: str | None = None,
+        heldout_fraction: float = 0.2,
+        vocabulary: str = "tokenizer",
+        split: str = "train",
+    ) -> None:
+        check_split(split)
+        if vocabulary not in ("tokenizer", "characters"):
+            raise ValueError(f"vocabulary must be 'tokenizer' or 'characters', got {vocabulary!r}; pick one")
+        if not isinstance(heldout_fraction, (int, float)) or not 0 < heldout_fraction < 1:
+            raise ValueError(f"heldout_fraction must be in (0, 1), got {heldout_fraction!r}; the usual one is 0.2")
+        if isinstance(metadata_columns, str):
+            raise TypeError(f"metadata_columns must be a list of names, got {metadata_columns!r}; put it in a list")
+        columns = (reference_column,) if isinstance(reference_column, str) else tuple(reference_column or ())
+        table = _Columns(prompt_column, columns, tuple(metadata_columns), split_column)
+        path = ASSETS / "capitals.csv" if path is None else path
+        rows = [_row(cells, where, table) for where, cells in read_rows(path, table.names)]
+        if not rows:
+            raise ValueError(f"{path} must hold at least one row, got none; add one")
+        parts = _parts(rows, heldout_fraction) if split_column is None else _checked_parts(rows)
+        self._problems = [row.problem for row in rows if split == "all" or parts[row.problem.prompt] == split]
+        if not self._problems:
+            raise ValueError(f"split {split!r} of {path} must hold a row, got none of {len(rows)}; pass split='all'")
+        # The same for every split, so that an agent trained on one can be evaluated on another.
+        self.vocab = _vocab(vocabulary, [row.problem for row in rows])
+        lengths = [self._lengths(row) for row in rows]
+        self.max_prompt_tokens = max(prompt for prompt, _ in lengths)
+        longest = max(reference for _, reference in lengths)
+        self.max_new_tokens = longest + 9 if longest else DEFAULT_NEW_TOKENS
+
+    def _lengths(self, row: _Row) -> tuple[int, int]:
+        """Tokens of a row's prompt and of its longest reference, 0 without one."""
+        try:
+            prompt, *references = (
+                len(self.vocab.encode(text)) for text in (row.problem.prompt, *row.problem.references)
+            )
+        except ValueError as error:
+            raise ValueError(f"{row.where}: {error}") from None
+        return prompt, max(references, default=0)
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __getitem__(self, k: int) -> Problem:
+        if not 0 <= k < len(self):
+            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
+        return self._problems[k]
+
+
+class _Columns(NamedTuple):
+    prompt: str
+    references: tuple[str, ...]
+    metadata: tuple[str, ...]
+    split: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that the file must have."""
+        return (self.prompt, *self.references, *self.metadata, *(() if self.split is None else (self.split,)))
+
+
+class _Row(NamedTuple):
+    problem: Problem
+    part: str | None
+    where: str
+
+
+def read_rows(path: str | Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each row of a file is, and its cells of the named columns.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: of another kind, too large, damaged, not UTF-8, or without a column.
+        ImportError: Parquet without its library.
+    """
+    file = Path(path)
+    readers = {".jsonl": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+    if file.suffix not in readers:
+        raise ValueError(f"path must be named {', '.join(readers)}, got {str(path)!r}; rename or convert it")
+    if not file.is_file():
+        raise FileNotFoundError(f"path must be a file, got {str(path)!r}, which is none")
+    if (size := file.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} must be at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
+    try:
+        for where, cells in readers[file.suffix](file):
+            for name in names:
+                if name not in cells:
+                    raise ValueError(f"{where}: must have the column {name!r}; {near_miss(name, list(cells))}")
+            yield where, cells
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, got byte {error.start} of a block that is not; re-encode it") from None
+
+
+def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    cells = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(f"{file}:{number}: must be JSON, got {line[:80]!r}: {error}") from None
+                if not isinstance(cells, dict):
+                    raise ValueError(f"{file}:{number}: must be a JSON object, got {line[:80]!r}")
+                yield f"{file}:{number}", cells
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
+        try:
+            header = next(reader, [])
+            if len(set(header)) < len(header):
+                raise ValueError(f"{file}:1: must name each column once, got {header}")
+            for cells in reader:
+                if cells and len(cells) != len(header):
+                    raise ValueError(
+                        f"{file}:{reader.line_num}: must have {len(header)} columns ({', '.join(header)}), "
+                        f"got {len(cells)}; quote a cell that holds the delimiter"
+                    )
+                if cells:
+                    yield f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise ValueError(f"{file}:{reader.line_num}: must be CSV, got {error}; quote the cell") from None
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise ImportError(f'a Parquet file needs {error.name}; pip install "textenvs[data]"') from None
+    try:
+        table = parquet.ParquetFile(file)
+        groups = range(table.metadata.num_row_groups)
+        size = sum(table.metadata.row_group(i).total_byte_size for i in groups)
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{file} must hold at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
+        number = 0
+        for batch in table.iter_batches():
+            for cells in batch.to_pylist():
+                number += 1
+                yield f"{file}: row {number}", cells
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{file} must be Parquet, got {error}; write it again") from None
+
+
+def _row(cells: dict[str, Any], where: str, columns: _Columns) -> _Row:
+    prompt = cells[columns.prompt]
+    if not isinstance(prompt, str) or not prompt:
+        raise ValueError(
+            f"{where}: column {columns.prompt!r} must be a text of at least one character, got {prompt!r:.80}"
+        )
+    references = tuple(text for name in columns.references for text in _references(cells[name], where, name))
+    metadata = {name: cells[name] for name in columns.metadata}
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: columns {', '.join(metadata)} must be JSON-able, got {error}") from None
+    part = None
+    if columns.split is not None:
+        part = _SPLITS.get(str(cells[columns.split]))
+        if part is None:
+            raise ValueError(
+                f"{where}: column {columns.split!r} must be one of {', '.join(_SPLITS)}, "
+                f"got {cells[columns.split]!r:.80}"
+            )
+    return _Row(Problem(prompt, references, metadata), part, where)
+
+
+def _references(cell: Any, where: str, name: str) -> list[str]:
+    found = cell if isinstance(cell, list) else [cell]
+    texts = [str(text) if isinstance(text, int) and not isinstance(text, bool) else text for text in found]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(
+            f"{where}: column {name!r} must be a text, an integer or a list of texts, none of them empty, got "
+            f"{cell!r:.80}; fill it, or pass reference_column=None with a reward that needs no reference"
+        )
+    return texts
+
+
+def _parts(rows: Sequence[_Row], heldout_fraction: float) -> dict[str, str]:
+    """The split of each prompt, shuffled in a fixed order."""
+    prompts = list(dict.fromkeys(row.problem.prompt for row in rows))
+    num_heldout = round(len(prompts) * heldout_fraction)
+    return {prompts[permuted(k, len(prompts))]: "heldout" if k < num_heldout else "train" for k in range(len(prompts))}
+
+
+def _checked_parts(rows: Sequence[_Row]) -> dict[str, str]:
+    """The split of each prompt, as the rows say."""
+    parts: dict[str, str] = {}
+    for row in rows:
+        if parts.setdefault(row.problem.prompt, row.part or "") != row.part:
+            raise ValueError(
+                f"{row.where}: a prompt must be in one split, got {row.problem.prompt[:80]!r} in both; drop one of them"
+            )
+    return parts
+
+
+def _vocab(vocabulary: str, problems: Sequence[Problem]) -> Vocab:
+    if vocabulary == "tokenizer":
+        return TokenizerVocab(ASSETS / "tokenizer.json")
+    return CharVocab("".join(sorted({c for problem in problems for c in problem.prompt + "".join(problem.references)})))
