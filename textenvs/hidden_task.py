@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Sequence
 
+import numpy as np
+
+from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.task import Problem, Task, permuted, split_range
 
 #: A generated task holds at most this many problems.
@@ -66,3 +70,53 @@ class HiddenTask(Task):
         num = self.num_hidden(prompt)
         digest = hashlib.sha256(prompt.encode()).digest()
         return self.hide(prompt, int.from_bytes(digest, "little") % num)
+
+
+def running_turn(task: Task, problem: Problem, token_ids: Sequence[int]) -> str:
+    """The agent's turn so far: what follows the last end token and the reply to that turn.
+
+    Args:
+        task: one whose vocabulary spells a character a token.
+        problem: the running problem.
+        token_ids: the agent's and the replies', as `Task.legal` has them.
+    """
+    ids, eos_id, turns = list(token_ids), task.vocab.eos_id, []
+    while eos_id in ids:
+        end = ids.index(eos_id)
+        turns.append(task.vocab.decode(ids[:end]))
+        turns.append(task.reply(problem, turns) or "")
+        ids = ids[end + 1 + len(turns[-1]) :]
+    return task.vocab.decode(ids)
+
+
+class Guesses(Reward):
+    """1 for the right answer within par turns, less for each one more, 0 for none. Range [0, 1].
+
+    The right answer is the whole of the last turn, end token included; `par` stands in the problem's metadata.
+    Withstands: every answer in one turn, the answer with anything before or after it, a turn that the budget cuts,
+    replies that the agent writes itself, the same guess again.
+
+    Args:
+        max_turns: turns that there are, at least every problem's par.
+    """
+
+    name = "guesses"
+    value_range = (0.0, 1.0)
+
+    def __init__(self, max_turns: int) -> None:
+        self._max_turns = max_turns
+
+    def value(self, par: int, num_turns: int) -> float:
+        """Score of the right answer as turn number `num_turns`: 1 - (turns beyond par) / (max_turns - par + 1)."""
+        return max(0.0, min(1.0, 1 - (num_turns - par) / (self._max_turns - par + 1)))
+
+    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
+        """See `Reward.__call__`."""
+        values, num_turns = np.zeros(len(responses)), np.zeros(len(responses))
+        rows = zip(problems, responses.turns, responses.finish_reasons, strict=True)
+        for i, (problem, turns, reason) in enumerate(rows):
+            num_turns[i] = (len(turns) + 1) // 2
+            # A turn that the budget cut may look right, and was not meant as it stands.
+            if len(turns) % 2 and reason in ("eos", "stop") and turns[-1] in problem.references:
+                values[i] = self.value(problem.metadata["par"], int(num_turns[i]))
+        return Scores(values, {"num_turns": num_turns, self.name: values})

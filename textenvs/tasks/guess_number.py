@@ -43,8 +43,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from textenvs.hidden_task import HiddenTask
-from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
+from textenvs.hidden_task import Guesses, HiddenTask
+from textenvs.rewards.base import Reward
 from textenvs.task import Problem, int_in
 from textenvs.vocab import CharVocab
 
@@ -79,7 +79,7 @@ class GuessNumber(HiddenTask):
             raise TypeError(f"masked must be True or False, got {masked!r}")
         self.has_masks = masked  # type: ignore[misc]
         self.vocab = CharVocab(DIGITS + "-=<>?")
-        self.reward: Reward = Guesses(self.par, self.max_guesses)
+        self.reward: Reward = Guesses(self.max_guesses)
         self._width = len(str(self.max_number))
         self.max_prompt_tokens = 2 * self._width + 2
         self.max_new_tokens = self.max_guesses * (self._width + 2) - 1
@@ -108,7 +108,7 @@ class GuessNumber(HiddenTask):
     def hide(self, prompt: str, number: int) -> Problem:
         """See `HiddenTask.hide`."""
         hidden = int(prompt.partition("-")[0]) + number
-        return Problem(prompt, (str(hidden),), {"hidden": hidden})
+        return Problem(prompt, (str(hidden),), {"hidden": hidden, "par": self.par})
 
     def reply(self, problem: Problem, turns: Sequence[str]) -> str | None:
         """See `Task.reply`."""
@@ -143,7 +143,7 @@ class GuessNumber(HiddenTask):
 
     def random_return(self) -> float:
         """Sum over the courses of an episode, turn by turn, of P(right then) x score, averaged over the problems."""
-        v, budget, value = self.vocab.num_tokens, self.max_new_tokens, Guesses(self.par, self.max_guesses).value
+        v, budget, value = self.vocab.num_tokens, self.max_new_tokens, Guesses(self.max_guesses).value
 
         @cache
         def expected(width: int, used: int, guesses: int) -> float:
@@ -152,45 +152,10 @@ class GuessNumber(HiddenTask):
             if left <= width or guesses == self.max_guesses:
                 return 0.0
             # The number and the end token; or another turn, and the reply to it.
-            total = float(v) ** -(width + 1) * value(guesses + 1)
+            total = float(v) ** -(width + 1) * value(self.par, guesses + 1)
             for num in range(left - 1):
                 other = (1 - 1 / v) ** num / v - (float(v) ** -(width + 1) if num == width else 0.0)
                 total += other * expected(width, used + num + 2, guesses + 1)
             return total
 
         return sum(expected(len(self[k].references[0]), 0, 0) for k in range(len(self))) / len(self)
-
-
-class Guesses(Reward):
-    """1 for the right answer within par guesses, less for each one more, 0 for none. Range [0, 1].
-
-    The right answer is the whole of the last turn, end token included. Withstands: every answer in one turn, the answer
-    with anything before or after it, a turn that the budget cuts, replies that the agent writes itself, the same guess
-    again.
-
-    Args:
-        par: guesses that cost nothing, at least 1.
-        max_guesses: guesses that there are, at least par.
-    """
-
-    name = "guesses"
-    value_range = (0.0, 1.0)
-
-    def __init__(self, par: int, max_guesses: int) -> None:
-        self._par, self._max_guesses = par, max_guesses
-
-    def value(self, num_guesses: int) -> float:
-        """Score of the right answer after so many guesses, it included."""
-        return min(1.0, 1 - (num_guesses - self._par) / (self._max_guesses - self._par + 1))
-
-    def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
-        """See `Reward.__call__`."""
-        values = np.zeros(len(responses))
-        num_guesses = np.zeros(len(responses))
-        rows = zip(problems, responses.turns, responses.finish_reasons, strict=True)
-        for i, (problem, turns, reason) in enumerate(rows):
-            num_guesses[i] = (len(turns) + 1) // 2
-            # A turn that the budget cut may look right, and was not meant as it stands.
-            if len(turns) % 2 and reason in ("eos", "stop") and turns[-1] in problem.references:
-                values[i] = max(0.0, self.value(int(num_guesses[i])))
-        return Scores(values, {"num_guesses": num_guesses, self.name: values})

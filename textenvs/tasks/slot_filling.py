@@ -45,7 +45,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from textenvs.hidden_task import HiddenTask
+from textenvs.hidden_task import HiddenTask, running_turn
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.task import Problem, int_in
 from textenvs.vocab import CharVocab
@@ -149,24 +149,13 @@ class SlotFilling(HiddenTask):
 
     def legal(self, problem: Problem, token_ids: Sequence[int]) -> NDArray[np.bool_]:
         """See `Task.legal`."""
-        turn = self._running_turn(problem, token_ids)
+        turn = running_turn(self, problem, token_ids)
         legal = np.zeros(self.vocab.num_tokens, dtype=bool)
         for symbol in _next_symbols(turn):
             legal[self.vocab.token_id(symbol) if symbol else self.vocab.eos_id] = True
         if not legal.any():
             legal[self.vocab.eos_id] = True
         return legal
-
-    def _running_turn(self, problem: Problem, token_ids: Sequence[int]) -> str:
-        """The agent's turn so far: what follows the last end token and the reply to that turn."""
-        ids, eos_id, turns = list(token_ids), self.vocab.eos_id, []
-        while eos_id in ids:
-            turns.append(self.vocab.decode(ids[: ids.index(eos_id)]))
-            ids = ids[ids.index(eos_id) + 1 :]
-            reply = self.reply(problem, turns) or ""
-            turns.append(reply)
-            ids = ids[len(reply) :]
-        return self.vocab.decode(ids)
 
     def optimal_return(self) -> float:
         """Asking for what is missing and booking it scores 1, and nothing scores more."""
