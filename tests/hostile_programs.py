@@ -255,5 +255,5 @@ def score(code: str, cases: list[dict[str, Any]], seconds: float) -> tuple[float
     problem = Problem("f", (), {"entry_point": "f", "cases": cases})
     with mock.patch.object(module, "run_programs", recording):
         # No vocabulary spells every hostile text.
-        scores = reward([problem], cast(Any, SimpleNamespace(texts=[code])))
+        scores = reward([problem], cast(Any, SimpleNamespace(texts=[code], finish_reasons=["eos"])))
     return float(scores.values[0]), scores.status[0], repr(said)

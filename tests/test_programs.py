@@ -34,7 +34,9 @@ RIGHT = "def add(a, b):\n    return a + b\n"
 def score(texts: list[str], metadata: dict[str, Any] | None = None, **settings: Any) -> Scores:
     """Texts as they are: no vocabulary spells every hostile one."""
     problem = Problem("add=", (), metadata or ADD)
-    return PythonProgram(**settings)([problem] * len(texts), cast(Any, SimpleNamespace(texts=texts)))
+    return PythonProgram(**settings)(
+        [problem] * len(texts), cast(Any, SimpleNamespace(texts=texts, finish_reasons=["eos"] * len(texts)))
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the reward
@@ -217,6 +219,13 @@ def test_hostile_text_with_the_name_is_wrong_and_quick() -> None:
     assert set(zip(scores.values, scores.status, strict=True)) == {(0.0, "model_fault")}
 
 
+def test_what_has_not_ended_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run_programs", lambda jobs, *rest: pytest.fail("started") if jobs else [])
+    responses = SimpleNamespace(texts=[RIGHT], finish_reasons=["running"])
+    scores = PythonProgram()([Problem("add=", (), ADD)], cast(Any, responses))
+    assert (scores.values.tolist(), list(scores.status)) == ([0.0], ["ok"])
+
+
 def test_a_dead_sandbox_is_counted_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     def dead(jobs: Any, *rest: Any) -> list[Outcome]:
         return [Outcome("infra_fault", detail="killed from outside") for _ in jobs]
@@ -248,8 +257,9 @@ def test_every_reference_passes_and_no_constant_does() -> None:
     task = PythonFunction(split="all")
     assert len(task) >= 40
     problems = [task[k] for k in range(len(task))]
-    reward = PythonProgram()
-    scores = reward(problems, cast(Any, SimpleNamespace(texts=[problem.references[0] for problem in problems])))
+    references = [problem.references[0] for problem in problems]
+    responses = SimpleNamespace(texts=references, finish_reasons=["eos"] * len(references))
+    scores = PythonProgram()(problems, cast(Any, responses))
     assert scores.values.tolist() == [1.0] * len(task)
     assert len(PythonFunction(split="heldout")) >= 10
     for problem in problems:

@@ -148,7 +148,7 @@ def is_success(lab: Lab) -> Iterator[str]:
     """Every success has a higher return than every failure."""
     totals: dict[bool, list[float]] = {True: [], False: []}
     for episode, last in lab.ends():
-        if last.info.get("status") == "ok":
+        if last.info.get("status") in ("ok", "model_fault"):
             totals[bool(last.info["is_success"])].append(episode.total)
     for success, returns in totals.items():
         if not returns:

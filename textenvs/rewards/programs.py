@@ -30,6 +30,8 @@ class PythonProgram(Reward):
     and it is equal: 1 is not 1.0 and not True, a list is not a tuple. With a tolerance t in the metadata, numbers x and
     y are equal when |x - y| <= t * max(1, |y|), and 1 may be 1.0. The part "cases_passed" is the share of the cases.
 
+    With `dense=True` a response scores 0 until it ends.
+
     Status `model_fault`: no such function, an exception, a value that is no JSON, no answer, too much or too late.
     Status `infra_fault`: the sandbox did not start, or was killed from outside; the response was not judged.
 
@@ -65,11 +67,16 @@ class PythonProgram(Reward):
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`."""
         tests = [_tests(problem) for problem in problems]
-        programs = [program_in(text) for text in responses.texts]
+        # What has not ended is no program yet, and judging every prefix would start a sandbox a token.
+        programs = [
+            None if reason == "running" else program_in(text)
+            for text, reason in zip(responses.texts, responses.finish_reasons, strict=True)
+        ]
         # What never says the function's name cannot define it: most of what an untrained model writes needs no sandbox.
         to_run = [i for i, program in enumerate(programs) if program and tests[i].entry_point in program]
         jobs = [Job(programs[i] or "", tests[i].entry_point, tuple(args for args, _ in tests[i].cases)) for i in to_run]
-        shares, status, causes = np.zeros(len(tests)), ["model_fault"] * len(tests), [""] * len(tests)
+        shares, causes = np.zeros(len(tests)), [""] * len(tests)
+        status = ["ok" if reason == "running" else "model_fault" for reason in responses.finish_reasons]
         for i, outcome in zip(to_run, run_programs(jobs, self.limits, self.sandbox), strict=True):
             shares[i], status[i], causes[i] = _share(tests[i], outcome), outcome.status, outcome.detail
         values = (shares == 1.0).astype(np.float64)
