@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reward_batches import score
 
@@ -107,6 +107,29 @@ def test_the_libraries_say_the_same(text: str, first: str, second: str) -> None:
         assert rouge().score_text(text, (first, second)) == by_rouge[rouge.name].fmeasure
     assert Bleu().score_text(text, (first, second)) == min(1, sentence_bleu(text, [first, second]).score / 100)
     assert ChrF().score_text(text, (first, second)) == sentence_chrf(text, [first, second]).score / 100
+
+
+@given(
+    text=st.text("abc", max_size=6), pad=st.text("abc", max_size=6), reference=st.text("abc", min_size=1, max_size=6)
+)
+def test_padding_never_raises_a_prefix_match(text: str, pad: str, reference: str) -> None:
+    """Unless it is the reference's own continuation."""
+    assume(not reference.startswith(text))
+    plain, behind, equal = score(PrefixMatch(), [text, text + pad, reference + pad], reference)
+    assert behind <= plain
+    assert (equal == 1) == (pad == "")
+
+
+def test_bleu_does_not_keep_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+    from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
+
+    monkeypatch.setattr(references, "_MAX_CACHED", 16)
+    for i in range(100):
+        Bleu().score_text(f"line {i}", ("line",))
+        assert Tokenizer13a.__call__.cache_info().currsize <= 18
+        assert TokenizerRegexp.__call__.cache_info().currsize <= 18
+    assert Bleu(tokenize="none").score_text("a b", ("a b",)) == 1
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -24,6 +24,9 @@ from textenvs.rewards.metrics import ReferenceReward, references_of
 #: The tokenizers of sacrebleu that need neither a download nor another package.
 BLEU_TOKENIZERS = ("13a", "intl", "char", "zh", "none")
 
+#: Tokenized texts that are kept at most.
+_MAX_CACHED = 1 << 14
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -143,6 +146,7 @@ class Bleu(TextMetric):
     def score_text(self, text: str, references: Sequence[str]) -> float:
         """See `TextMetric.score_text`."""
         metric = _bleu(self.lowercase, self.tokenize, self.max_ngram_order)
+        _forget_lines(metric.tokenizer)
         # exp(log 100) is 100.00000000000004.
         return min(1.0, float(metric.sentence_score(text, references).score) / 100)
 
@@ -282,7 +286,7 @@ def _rouge_words(text: str, stemmer: bool) -> list[str]:
     return words
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=_MAX_CACHED)
 def _cached_rouge_words(reference: str, stemmer: bool) -> list[str]:
     """A reference's words: the same few thousand references come back all the time."""
     return _rouge_words(reference, stemmer)
@@ -300,6 +304,14 @@ def _bleu(lowercase: bool, tokenize: str, max_ngram_order: int) -> Any:
     return bleu(
         lowercase=lowercase, tokenize=tokenize, max_ngram_order=max_ngram_order, effective_order=True, force=True
     )
+
+
+def _forget_lines(tokenizer: Any) -> None:
+    """Empty sacrebleu's caches before they hold many lines: responses rarely come again, and may be long."""
+    regexp = library("sacrebleu.tokenizers.tokenizer_re", "bleu").TokenizerRegexp
+    for cached in (type(tokenizer).__call__, regexp.__call__):
+        if hasattr(cached, "cache_info") and cached.cache_info().currsize >= _MAX_CACHED:
+            cached.cache_clear()
 
 
 @cache
