@@ -12,7 +12,6 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,8 @@ class PrefixMatch(TextMetric):
 
     def compare(self, text: str, reference: str) -> float:
         """See `TextMetric.compare`."""
-        common = sum(1 for _ in takewhile(bool, map(str.__eq__, text, reference)))
+        pairs = enumerate(zip(text, reference, strict=False))
+        common = next((i for i, (one, other) in pairs if one != other), min(len(text), len(reference)))
         return common / max(len(text), len(reference), 1)
 
 
@@ -309,7 +309,8 @@ def _bleu(lowercase: bool, tokenize: str, max_ngram_order: int) -> Any:
 def _forget_lines(tokenizer: Any) -> None:
     """Empty sacrebleu's caches before they hold many lines: responses rarely come again, and may be long."""
     regexp = library("sacrebleu.tokenizers.tokenizer_re", "bleu").TokenizerRegexp
-    for cached in (type(tokenizer).__call__, regexp.__call__):
+    calls: tuple[Any, ...] = (type(tokenizer).__call__, regexp.__call__)
+    for cached in calls:
         if hasattr(cached, "cache_info") and cached.cache_info().currsize >= _MAX_CACHED:
             cached.cache_clear()
 
