@@ -76,17 +76,19 @@ def running_turn(task: Task, problem: Problem, token_ids: Sequence[int]) -> str:
     """The agent's turn so far: what follows the last end token and the reply to that turn.
 
     Args:
-        task: one whose vocabulary spells a character a token.
+        task: one whose vocabulary spells a character a token, none of them a line break.
         problem: the running problem.
         token_ids: the agent's and the replies', as `Task.legal` has them.
     """
-    ids, eos_id, turns = list(token_ids), task.vocab.eos_id, []
-    while eos_id in ids:
-        end = ids.index(eos_id)
-        turns.append(task.vocab.decode(ids[:end]))
+    tokens, eos_id = task.vocab.tokens, task.vocab.eos_id
+    text = "".join(["\n" if token == eos_id else tokens[token] for token in token_ids])
+    turns: list[str] = []
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        turns.append(text[start:end])
         turns.append(task.reply(problem, turns) or "")
-        ids = ids[end + 1 + len(turns[-1]) :]
-    return task.vocab.decode(ids)
+        start = end + 1 + len(turns[-1])
+    return text[start:]
 
 
 class Guesses(Reward):

@@ -132,8 +132,7 @@ class TwentyQuestions(HiddenTask):
 
     def prompt(self, number: int) -> str:
         """The things whose hash with the number is least, in alphabetical order."""
-        ranked = sorted(TABLE, key=lambda thing: hashlib.sha256(f"{number} {thing}".encode()).digest())
-        return " ".join(sorted(ranked[: self.num_candidates])) + ":"
+        return " ".join(sorted(_ranked(number)[: self.num_candidates])) + ":"
 
     def num_hidden(self, prompt: str) -> int:
         """See `HiddenTask.num_hidden`."""
@@ -171,12 +170,15 @@ class TwentyQuestions(HiddenTask):
     def legal(self, problem: Problem, token_ids: Sequence[int]) -> NDArray[np.bool_]:
         """See `Task.legal`."""
         turn = running_turn(self, problem, token_ids)
-        choices = problem.prompt[:-1].split(" ") if turn[:1] == "!" else PROPERTIES
-        symbols = {word[len(turn) - 1] for word in choices if word.startswith(turn[1:]) and word != turn[1:]}
+        if not turn:
+            symbols = {"?", "!"}
+        else:
+            choices = {"?": PROPERTIES, "!": problem.prompt[:-1].split(" ")}.get(turn[0], ())
+            rest = [word[len(turn) - 1 :] for word in choices if word.startswith(turn[1:])]
+            symbols = {word[:1] for word in rest} or {""}
         legal = np.zeros(self.vocab.num_tokens, dtype=bool)
-        for symbol in symbols if turn[:1] in ("?", "!") else "?!" if not turn else "":
-            legal[self.vocab.token_id(symbol)] = True
-        legal[self.vocab.eos_id] = (turn[:1] in ("?", "!") and turn[1:] in choices) or not legal.any()
+        for symbol in symbols:
+            legal[self.vocab.token_id(symbol) if symbol else self.vocab.eos_id] = True
         return legal
 
     def optimal_return(self) -> float:
@@ -191,6 +193,11 @@ def best_question(things: Sequence[str]) -> str:
         things: at least two.
     """
     return min(PROPERTIES, key=lambda name: abs(2 * sum(name in TABLE[thing] for thing in things) - len(things)))
+
+
+@lru_cache(maxsize=NUM_LISTS)
+def _ranked(number: int) -> list[str]:
+    return sorted(TABLE, key=lambda thing: hashlib.sha256(f"{number} {thing}".encode()).digest())
 
 
 @lru_cache(maxsize=1 << 14)
