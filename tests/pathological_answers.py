@@ -355,6 +355,8 @@ def _json() -> Iterator[Answer]:
     many = json.dumps(list(range(2_000, 14_000)))
     schemas: list[tuple[dict[str, Any], str]] = [
         (wide, many),
+        (wide, json.dumps([1_999] * 40_000 + [-1])),
+        ({"items": {"anyOf": [{"const": {"a": i}} for i in range(1_000)]}}, json.dumps([{"a": 999}] * 24_000 + [0])),
         ({"items": {"enum": list(range(5_000))}}, many),
         ({"contains": {"const": -1}}, many),
         ({"unevaluatedItems": False, "anyOf": [{"prefixItems": [{}] * 50}] * 50}, many),

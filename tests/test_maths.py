@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -160,10 +161,6 @@ def test_limits_that_are_none(limit: Any) -> None:
         MathAnswer(limit_seconds=limit)
 
 
-def in_main(call: Callable[[], Any]) -> Any:
-    return call()
-
-
 def in_thread(call: Callable[[], Any]) -> Any:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
@@ -176,7 +173,7 @@ def in_asyncio(call: Callable[[], Any]) -> Any:
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("run", [in_main, in_thread, in_asyncio])
+@pytest.mark.parametrize("run", [in_thread, in_asyncio])
 def test_the_limit_holds_in_any_thread_and_the_next_answer_passes(run: Callable[[Callable[[], Any]], Any]) -> None:
     assert run(lambda: judged(42, HALVES)) == [(1.0, "ok")]
     start = time.monotonic()
@@ -186,7 +183,15 @@ def test_the_limit_holds_in_any_thread_and_the_next_answer_passes(run: Callable[
 
 
 def test_one_bad_answer_costs_its_neighbours_nothing() -> None:
-    assert judged(42, HALVES, TOWER, HALVES) == [(1.0, "ok"), (0.0, "model_fault"), (1.0, "ok")]
+    """More of them than are sent at once, and two of them bad."""
+    pool, item = Workers("schema", 0.3), ('{"type": "integer"}', "1")
+    items: list[Any] = [item] * 150
+    slow = {"items": {"anyOf": [{"const": i} for i in range(3000)]}}
+    items[3] = items[70] = (json.dumps(slow), json.dumps([2999] * 40_000))
+    statuses = [(verdict.status, verdict.value) for verdict in pool.judge(items)]
+    pool.close()
+    assert statuses[3] == statuses[70] == ("model_fault", None)
+    assert statuses[:3] + statuses[4:70] + statuses[71:] == [("ok", True)] * 148
 
 
 def test_threads_at_once_do_not_wait_for_each_other() -> None:
@@ -219,9 +224,9 @@ def test_a_worker_that_is_killed_again_and_again_is_nobodys_wrong_answer(monkeyp
     from textenvs.rewards import worker
 
     class Doomed(worker._Process):
-        def ask(self, item: Any, seconds: float) -> Any:
+        def ask(self, items: Any, seconds: float) -> Any:
             self.child.kill()
-            return super().ask(item, seconds)
+            return super().ask(items, seconds)
 
     monkeypatch.setattr(worker, "_Process", Doomed)
     pool = Workers("schema", 1.0)

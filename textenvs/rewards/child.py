@@ -2,8 +2,9 @@
 
 A program, run by `textenvs.rewards.worker` and imported by nothing: it must start without the package. It reads one
 JSON list a line and answers one JSON object a line: `value`, or `refused` (the task is at fault) with the reason, or
-`fault` (the response is). After its libraries are loaded, an audit hook refuses every way to run text as code, to
-write, to start a process or to reach a network, so that a hole in a parser is a wrong answer and nothing else.
+`fault` (the response is), and `cpu`, the processor seconds used so far. After its libraries are loaded, an audit hook
+refuses every way to run text as code, to write, to start a process or to reach a network, so that a hole in a parser
+is a wrong answer and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
@@ -153,7 +155,7 @@ def main(kind: str, limit_seconds: float, max_memory: int) -> None:
     for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))
     sys.addaudithook(_refuse)
-    replies.write(b'{"ready": true}\n')
+    replies.write(b'{"cpu": %f}\n' % time.process_time())
     for line in sys.stdin.buffer:
         # If the parent dies meanwhile nobody kills this: the alarm's default action does, even inside of C code.
         signal.setitimer(signal.ITIMER_REAL, limit_seconds + 1)
@@ -162,13 +164,13 @@ def main(kind: str, limit_seconds: float, max_memory: int) -> None:
             reply = {"value": judge(*json.loads(line))}
         except TaskFault as error:
             reply = {"refused": str(error)}
-        except MemoryError:
-            replies.write(b'{"fault": "MemoryError"}\n')
-            return  # what the heap looks like now is anybody's guess; the next one gets a fresh process
         except Exception as error:
             reply = {"fault": type(error).__name__}
         signal.setitimer(signal.ITIMER_REAL, 0)
+        reply["cpu"] = time.process_time()
         replies.write(json.dumps(reply).encode() + b"\n")
+        if reply.get("fault") == "MemoryError":
+            return  # what the heap looks like now is anybody's guess; the next item gets a fresh process
 
 
 if __name__ == "__main__":

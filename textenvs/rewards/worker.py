@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from typing import Any
 CHILD = Path(__file__).with_name("child.py")
 #: A process that is not ready by then will never be; a quiet machine takes 0.1 to 1 s.
 START_SECONDS = 60.0
+#: Items that are sent before the first reply: fewer turns between two processes, and none waits for another's limit.
+WINDOW = 64
 #: Idle processes that are kept for the next call; more exist only while more threads ask at once.
 MAX_IDLE = 2
 #: A process that got less than this share of its time on a processor was stopped or starved: nobody judged the item.
@@ -76,7 +78,8 @@ class _Process:
         self._in, self._out = self.child.stdin.fileno(), self.child.stdout.fileno()
         os.set_blocking(self._in, False)
         try:
-            self._exchange(b"", START_SECONDS)
+            (ready,) = self._exchange(b"", 1, START_SECONDS)
+            self._cpu: float = json.loads(ready)["cpu"]
         except (_Gone, TimeoutError) as error:
             self.kill()
             raise OSError(f"the {kind} checker does not start ({type(error).__name__})") from None
@@ -84,40 +87,58 @@ class _Process:
             self.kill()
             raise
 
-    def ask(self, item: Sequence[Any], seconds: float) -> dict[str, Any]:
-        """The reply to one item.
+    def ask(self, items: Sequence[Sequence[Any]], seconds: float) -> Iterator[dict[str, Any]]:
+        """The replies to some items, as they come; each may take so many seconds.
 
         Raises:
-            TimeoutError: none in time.
+            TimeoutError: the next one does not come in time.
             _Gone: the process ended.
         """
-        reply: dict[str, Any] = json.loads(self._exchange(json.dumps(item).encode() + b"\n", seconds))
-        return reply
+        request = b"".join(json.dumps(item).encode() + b"\n" for item in items)
+        for line in self._exchange(request, len(items), seconds):
+            reply: dict[str, Any] = json.loads(line)
+            self._cpu = reply["cpu"]
+            yield reply
 
-    def _exchange(self, request: bytes, seconds: float) -> bytes:
-        deadline, reply = time.monotonic() + seconds, bytearray()
+    def _exchange(self, request: bytes, num_replies: int, seconds: float) -> Iterator[bytes]:
+        """Lines that come back, while the request is being written."""
+        received = bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(self._out, selectors.EVENT_READ)
             if request:
                 selector.register(self._in, selectors.EVENT_WRITE)
-            while not reply.endswith(b"\n"):
+            deadline = time.monotonic() + seconds
+            while num_replies:
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
                     raise TimeoutError
                 for key, _ in ready:
                     if key.fd == self._in:
-                        try:
-                            request = request[os.write(self._in, request) :]
-                        except BrokenPipeError:
-                            raise _Gone from None
+                        request = self._written(request)
                         if not request:
                             selector.unregister(self._in)
-                    else:
-                        chunk = os.read(self._out, 1 << 16)
-                        if not chunk:
-                            raise _Gone
-                        reply += chunk
-        return bytes(reply)
+                        continue
+                    chunk = os.read(self._out, 1 << 16)
+                    if not chunk:
+                        raise _Gone
+                    received += chunk
+                *lines, received = received.split(b"\n")
+                for line in lines:
+                    yield bytes(line)
+                if lines:
+                    num_replies -= len(lines)
+                    deadline = time.monotonic() + seconds
+
+    def _written(self, request: bytes) -> bytes:
+        """What is still to be written."""
+        try:
+            return request[os.write(self._in, request[: 1 << 16]) :]
+        except BrokenPipeError:
+            raise _Gone from None
+
+    def starved(self, seconds: float) -> bool:
+        """Whether it got almost no processor time since its last reply, these seconds ago."""
+        return self.cpu_seconds() - self._cpu < STARVED_SHARE * seconds
 
     def cpu_seconds(self) -> float:
         """Processor time used since the start; 0 when it is gone."""
@@ -165,25 +186,24 @@ class Workers:
         limit = self.limit_seconds if limit_seconds is None else limit_seconds
         verdicts: list[Verdict] = []
         process: _Process | None = None
+        again = False  # whoever ended the process the first time, the item may not have
         try:
-            for item in items:
-                for attempt in range(2):  # whoever ended the process the first time, the item may not have
-                    process = process or self._take(fresh=attempt > 0)
-                    before = process.cpu_seconds()
-                    try:
-                        verdict = _verdict(process.ask(item, limit))
-                        break
-                    except TimeoutError:
-                        starved = process.cpu_seconds() - before < STARVED_SHARE * limit
-                        process.kill()
-                        process, verdict = None, _TIMED_OUT[starved]
-                        break
-                    except _Gone:
-                        code = process.kill()
-                        process = None
+            while len(verdicts) < len(items):
+                process = process or self._take(fresh=again)
+                try:
+                    for reply in process.ask(items[len(verdicts) :][:WINDOW], limit):
+                        verdicts.append(_verdict(reply))
+                        again = False
+                except TimeoutError:
+                    verdicts.append(_TIMED_OUT[process.starved(limit)])
+                    process.kill()
+                    process, again = None, False
+                except _Gone:
+                    code = process.kill()
+                    process, again = None, not again
+                    if not again:
                         status = "infra_fault" if code == -signal.SIGKILL else "model_fault"
-                        verdict = Verdict(status, detail=f"the checker ended twice, the second time with code {code}")
-                verdicts.append(verdict)
+                        verdicts.append(Verdict(status, detail=f"the checker ended twice, then with code {code}"))
         except OSError as error:  # what does not start now will not start for the rest of the batch
             verdicts += [Verdict("infra_fault", detail=str(error))] * (len(items) - len(verdicts))
         except BaseException:  # such as Ctrl-C: the process is in the middle of an item
