@@ -101,7 +101,12 @@ def board(rules: Rules, *, num_problems: int = NUM_PROBLEMS) -> dict[str, Played
         solutions = [rules.demonstration(problem) for problem in problems]
         if None not in solutions:
             columns["reference"] = [np.array(ids, dtype=np.int64) for ids in solutions if ids is not None]
-    return {name: play_turns(rules, problems, column) for name, column in columns.items()}
+    played: dict[tuple[bytes, ...], Played] = {}  # policies often write the same
+    for column in columns.values():
+        key = tuple(ids.tobytes() for ids in column)
+        if key not in played:
+            played[key] = play_turns(rules, problems, column)
+    return {name: played[tuple(ids.tobytes() for ids in column)] for name, column in columns.items()}
 
 
 def _texts(rules: Rules, problems: Sequence[Problem]) -> Mapping[str, Sequence[str]]:
