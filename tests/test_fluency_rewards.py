@@ -231,6 +231,10 @@ def test_models_that_cannot_work_end_the_run(tmp_path: Path, monkeypatch: pytest
     refused(LogProb("./no/such", vocab=vocab), "got './no/such', which does not exist")
     refused(LogProb("nobody/nothing", vocab=vocab), "with safetensors weights, got 'nobody/nothing'")
     refused(LogProb("nobody/nothing"), r"vocab must be given when 'nobody/nothing' has no tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    refused(LogProb(tmp_path), "vocab must be given when .* has no tokenizer.json that can be used")
+    with pytest.raises(FileNotFoundError, match=r"got 'no/such.json' which does not exist"):
+        LogProb(vocab="no/such.json")
     small, holed, pickled = (tmp_path / name for name in ("small", "holed", "pickled"))
     tiny_gpt2().save_pretrained(small)
     refused(LogProb(small, vocab=vocab), "got 2048 tokens for .*, which has 11")

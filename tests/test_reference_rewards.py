@@ -152,7 +152,7 @@ def test_attack_strings_stay_below_the_reference(metric: type[TextMetric]) -> No
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-@pytest.mark.parametrize("unit", ["a", "a ", "the cat sat on the mat. ", "...,", "&amp;", "1-", "\u202e\x00", "猫"])
+@pytest.mark.parametrize("unit", ["a ", "the cat sat on the mat. ", "&amp;.,1-"])
 def test_long_responses_are_scored_fast(metric: type[TextMetric], unit: str) -> None:
     text, wanted = (unit * 100_000)[:100_000], " ".join(["the cat sat on the mat, and the dog did not."] * 20)
     score(metric(), ["warm"], wanted)

@@ -51,7 +51,7 @@ class LogProb(Reward):
 
     def __init__(self, model: str | Path = "tiny", *, vocab: str | Path | Vocab | None = None) -> None:
         self.model = str(model)
-        self.vocab = vocab
+        self.vocab = None if vocab is None else as_vocab(vocab)
 
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`; agrees with a call for each response alone within 1e-5.
@@ -111,17 +111,17 @@ class LogProb(Reward):
     @cached_property
     def _tokenizer(self) -> Vocab:
         if self.vocab is not None:
-            return as_vocab(self.vocab)
+            return self.vocab
         if self.model == "tiny":
             return TokenizerVocab(_TINY_TOKENIZER)
         try:
-            found = library("transformers.utils", self.name, "agents").cached_file(self.model, "tokenizer.json")
-        except OSError as error:
+            cached_file = library("transformers.utils", self.name, "agents").cached_file
+            return TokenizerVocab(cached_file(self.model, "tokenizer.json"))
+        except (OSError, ValueError) as error:
             raise RewardValueError(
-                f"vocab must be given when {self.model!r} has no tokenizer.json that can be found "
+                f"vocab must be given when {self.model!r} has no tokenizer.json that can be used "
                 f"({str(error).splitlines()[0]}); pass LogProb(model, vocab=path)"
             ) from error
-        return TokenizerVocab(found)
 
 
 class PretrainedClassifier(Reward):
