@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import NoReturn
 
 import pytest
 
@@ -22,8 +23,13 @@ def why_not() -> str:
 
 @pytest.fixture
 def bubblewrap() -> None:
-    """Skips, or fails where TEXTENVS_REQUIRE_SANDBOX=1, as in .ci/run."""
+    """For tests that cannot do without it."""
     if reason := why_not():
-        if os.environ.get("TEXTENVS_REQUIRE_SANDBOX") == "1":
-            pytest.fail(f"TEXTENVS_REQUIRE_SANDBOX=1, but {reason}")
-        pytest.skip(reason)
+        refuse(reason)
+
+
+def refuse(reason: str) -> NoReturn:
+    """Skip the test, or fail it where TEXTENVS_REQUIRE_SANDBOX=1, as in .ci/run."""
+    if os.environ.get("TEXTENVS_REQUIRE_SANDBOX") == "1":
+        pytest.fail(f"TEXTENVS_REQUIRE_SANDBOX=1, but {reason}")
+    pytest.skip(reason)

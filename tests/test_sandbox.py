@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import hostile_programs as corpus
 import pytest
-from sandboxed import bubblewrap
+from sandboxed import bubblewrap, refuse
 
 from textenvs.rewards import sandbox, sandbox_bwrap, sandbox_probe
 from textenvs.rewards.sandbox import Job, Limits, Outcome, SandboxUnavailable, run_programs
@@ -22,7 +23,7 @@ from textenvs.rewards.sandbox_base import read_answer
 
 __all__ = ["bubblewrap"]
 ADD = "def f(a, b):\n    return a + b\n"
-QUICK = Limits(seconds=1.0)
+QUICK = Limits(seconds=1.0, memory_mb=corpus.MEMORY_MB)
 
 
 def run(program: str, *inputs: list[Any], limits: Limits = QUICK) -> Outcome:
@@ -125,7 +126,7 @@ def f():
         [],
         ["null"],
         4,
-        [512 << 20, 1 << 20, 64, 16, 0],
+        [corpus.MEMORY_MB << 20, 1 << 20, 64, 16, 0],
         ["program"],
     ], outcome
 
@@ -168,7 +169,7 @@ def test_it_works_from_a_thread_and_from_asyncio() -> None:
 def test_a_sandbox_killed_from_outside_is_not_the_programs_fault() -> None:
     found: list[Outcome] = []
     program = "import time\ndef f(a, b): time.sleep(30)"
-    thread = threading.Thread(target=lambda: found.append(run(program, limits=Limits(seconds=40.0))))
+    thread = threading.Thread(target=lambda: found.append(run(program, limits=Limits(40.0, corpus.MEMORY_MB))))
     thread.start()
     deadline = time.monotonic() + 10
     while not (inside := corpus.leftovers()) and time.monotonic() < deadline:
@@ -182,6 +183,14 @@ def test_a_sandbox_killed_from_outside_is_not_the_programs_fault() -> None:
     assert found[0].status == "infra_fault"
     assert "killed from outside, by signal 9" in found[0].detail
     assert not corpus.leftovers(), "the program dies with bwrap"
+
+
+def test_another_interpreter_is_shown_as_itself_and_nothing_of_its_prefix() -> None:
+    mounts, python = sandbox_bwrap._interpreter(Path("/there/is/no/python3"))
+    prefix = sandbox_bwrap.sys.base_prefix
+    shown = {source for option, source in pairwise(mounts) if option == "--ro-bind"}
+    assert python in shown
+    assert not shown & {prefix, f"{prefix}/lib", f"{prefix}/bin", str(Path.home())}
 
 
 def fake_bwrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -299,6 +308,15 @@ def test_the_namespaces_hold_without_the_system_call_filter(monkeypatch: pytest.
                 said = corpus.score(world.aimed(program), world.cases, 1.0)[2]
                 assert not world.damage(), program
                 assert not world.leaked(said), program
+
+
+def test_where_the_sandbox_is_required_its_absence_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTENVS_REQUIRE_SANDBOX", "1")
+    with pytest.raises(pytest.fail.Exception, match="TEXTENVS_REQUIRE_SANDBOX=1, but bwrap is missing"):
+        refuse("bwrap is missing")
+    monkeypatch.delenv("TEXTENVS_REQUIRE_SANDBOX")
+    with pytest.raises(pytest.skip.Exception, match="bwrap is missing"):
+        refuse("bwrap is missing")
 
 
 # --------------------------------------------------------------------------------------------------------- attacks

@@ -21,9 +21,11 @@ import platform
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def run(job: Job, limits: Limits) -> Outcome:
         try:
             return _watch(process, len(job.inputs), limits.seconds)
         finally:
-            process.kill()
+            _kill(process)
 
 
 def _watch(process: subprocess.Popen[bytes], num_cases: int, seconds: float) -> Outcome:
@@ -95,8 +97,9 @@ def _watch(process: subprocess.Popen[bytes], num_cases: int, seconds: float) -> 
             end = "flood"
             break
     if end != "closed":
-        process.kill()
-        _drain(pipe)
+        _kill(process)
+        if not _drained(pipe, poll):
+            return Outcome("infra_fault", detail="the sandbox could not be killed")
     code = process.wait()
     if said[:1] != READY:
         return Outcome("infra_fault", detail=f"the sandbox did not start ({code}): {bytes(said[:500])!r}")
@@ -113,10 +116,20 @@ def _watch(process: subprocess.Popen[bytes], num_cases: int, seconds: float) -> 
     return Outcome("model_fault", detail=details[end])
 
 
-def _drain(pipe: int) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill bwrap and what it started: one process group, which no program can leave; and each dies with its parent."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _drained(pipe: int, poll: select.poll) -> bool:
     """Wait for the end of the pipe: every process of the namespace holds it, so its end is theirs."""
-    while os.read(pipe, 1 << 20):
-        pass
+    deadline = time.monotonic() + START_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        if poll.poll(left * 1000) and not os.read(pipe, 1 << 20):
+            return True
+    return False
 
 
 def _sealed(data: bytes) -> int:
@@ -162,19 +175,20 @@ def _static_command() -> tuple[list[str], list[str]]:
     arguments = [
         *(bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
         *("--as-pid-1", "--cap-drop", "ALL", "--hostname", "sandbox"),
-        *mounts,
         *("--dev-bind", "/dev/null", "/dev/null", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),
+        *mounts,  # after /tmp, below which an interpreter may live
         *("--remount-ro", "/", "--chdir", "/tmp", "--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
     ]
     source = _CHILD.read_text(encoding="utf-8")
     return arguments, ["--", python, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", source]
 
 
-def _interpreter() -> tuple[list[str], str]:
+def _interpreter(system: Path = Path("/usr/bin/python3")) -> tuple[list[str], str]:
     """Mounts that hold a Python and nothing else of the host, and its path inside.
 
     The system's own, when it is 3.11 or newer: then no more than /usr/lib is shown. Otherwise the running one, of whose
-    prefix (which may be a home directory) only the executable and the library are shown.
+    prefix (which may be a home directory) only the executable and the library are shown. Root's own (as pyenv's below
+    /root) is none that nobody may read, and then the probe says that an honest program did not run.
     """
     mounts: list[str] = []
     for directory in ("lib", "lib64", "lib32"):
@@ -185,7 +199,7 @@ def _interpreter() -> tuple[list[str], str]:
             mounts += ["--symlink", os.readlink(top), str(top)]
         elif top.is_dir():
             mounts += ["--ro-bind", str(top), str(top)]
-    system = Path("/usr/bin/python3").resolve()
+    system = system.resolve()
     version = re.fullmatch(r"python3\.(\d+)", system.name)
     if version and int(version[1]) >= 11 and system.is_file():
         return [*mounts, "--ro-bind", str(system), "/usr/bin/python3"], "/usr/bin/python3"
