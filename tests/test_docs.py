@@ -20,6 +20,9 @@ def env_table() -> list[str]:
         rules = textenvs.Rules(**entry.kwargs)
         summary = (type(rules.task).__doc__ or "").splitlines()[0]
         known = textenvs.anchors(rules)
+        if known.dumb is None:  # no sandbox works here: nothing to compare with
+            rows += [line for line in README.splitlines() if line.startswith(f"| `{entry.id}` |")]
+            continue
         values = (known.random, known.dumb, known.reference, known.optimal)
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         rows.append(f"| `{entry.id}` | {summary} | {' | '.join(cells)} |")
