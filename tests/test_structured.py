@@ -20,7 +20,7 @@ from reward_batches import responses_of
 import textenvs
 from textenvs.rewards.json_checks import JsonSchema, loads
 from textenvs.tasks.structured_countdown import combined, expression_value, multiset
-from textenvs.tasks.structured_json import SYMBOLS, TEXTS, JsonRequest
+from textenvs.tasks.structured_json import DEAD, START, SYMBOLS, TEXTS, TO_END, JsonRequest, State, _after, _to_end
 from textenvs.tasks.structured_regular import Automaton, automaton
 
 NAMES = {"json_request": "JsonRequest", "regular_language": "RegularLanguage", "countdown": "Countdown"}
@@ -427,6 +427,30 @@ def test_a_masked_walk_ends_in_json_within_any_budget(budget: int) -> None:
         json.loads(task.vocab.decode(ids))
         texts.add(task.vocab.decode(ids))
     assert len(texts) > 5
+
+
+def test_the_way_to_the_end_is_the_shortest_there_is() -> None:
+    """Breadth-first search from every state that 4 symbols lead to."""
+
+    def done(state: State) -> bool:
+        return not state.stack and (
+            state.mode in ("end", "zero", "number") or (state.mode == "literal" and not state.literal)
+        )
+
+    def steps(states: set[State]) -> set[State]:
+        return {_after(state, symbol) for state in states for symbol in '{}[]":,01-ntfrueals'} - {DEAD}
+
+    reached = frontier = {START}
+    for _ in range(4):
+        frontier = steps(frontier) - reached
+        reached = reached | frontier
+    assert {state.mode for state in reached} | {"key"} == set(TO_END)
+    for state in [*reached, State("key", "{"), State("key", "[{")]:
+        distance, seen, frontier = 0, {state}, {state}
+        while not any(map(done, frontier)):
+            frontier = steps(frontier) - seen
+            seen, distance = seen | frontier, distance + 1
+        assert _to_end(state) == distance, state
 
 
 TEXT = st.text("".join(set(SYMBOLS) - {'"'}), max_size=6)
