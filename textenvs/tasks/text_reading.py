@@ -28,8 +28,8 @@ A problem of the split, uniformly.
 ## Rewards
 In [0, 1], the best reference counts.
 
-**Summarize**: ROUGE-L, the F-measure of the longest common subsequence of words (`rougeL`); success from 0.5. A
-reference scores 1; without the other one it would score 0.25 on average. The text's first sentence scores 0.29, the
+**Summarize**: ROUGE-L, the F-measure of the longest common subsequence of words (`rougeL`, of the extra `rewards`);
+success from 0.5. A reference scores 1; without the other one it would score 0.25 on average. The text's first sentence scores 0.29, the
 whole text 0.27, the best of its sentences, which only the references tell, 0.37. The reward sees words in order and no
 meaning: a good summary in still other words is worth little.
 
