@@ -30,7 +30,9 @@ The end token, or the `max_new_tokens`-th token: 40.
 Shared is the language: every word of a held-out prompt and of its first reference occurs in sentences to train on. New
 are the frames (18 beside 65; "The man who works in the park is tired" where training knows "I know the man who works in
 the park" and "The man is tired") and the combinations: a quarter of the pairs of verb and object and of adjective and
-noun are in held-out sentences only. Measured is compositional generalisation, not vocabulary.
+noun are in held-out sentences only. Measured is compositional generalisation, not vocabulary, and it is far away for a
+small model: after `textenvs sft textenvs/Translate-v0 --model tiny --epochs 20 --patience 3` the greedy responses of the
+shipped one (1.1M parameters) earn 0.91 in training (every seventh problem) and 0.30 held out (seed 0).
 
 ## References
 Popović 2015, "chrF", WMT; Lake and Baroni 2018, "Generalization without systematicity" (SCAN), ICML, and Kim and Linzen
