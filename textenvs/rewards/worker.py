@@ -206,6 +206,9 @@ class Workers:
                         verdicts.append(Verdict(status, detail=f"the checker ended twice, then with code {code}"))
         except OSError as error:  # what does not start now will not start for the rest of the batch
             verdicts += [Verdict("infra_fault", detail=str(error))] * (len(items) - len(verdicts))
+            if process is not None:
+                process.kill()
+                process = None
         except BaseException:  # such as Ctrl-C: the process is in the middle of an item
             if process is not None:
                 process.kill()
