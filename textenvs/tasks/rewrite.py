@@ -24,7 +24,7 @@ A problem of the split, uniformly.
 
 ## Rewards
 In [0, 1]; 1 is a reference, and success. Similarity is 1 - Levenshtein distance / the longer length, in characters, to
-the best reference (`edit_similarity`).
+the best reference (`edit_similarity`), which needs `pip install "textenvs[rewards]"`.
 
 **ConstrainedRewrite**: words x max_words x similarity. `words` is the share of the required words, 0 with a forbidden
 one; `max_words` is 1 within the limit, else 0. Each is a part of the log.

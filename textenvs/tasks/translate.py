@@ -21,7 +21,8 @@ A problem of the split, uniformly.
 
 ## Rewards
 chrF in [0, 1] against the best reference (character n-grams up to 6, recall weighs more; see `chrf`). 1 is a reference,
-and success. Any Spanish earns something: see the board of dumb policies in `textenvs list`.
+and success. It needs `pip install "textenvs[rewards]"`. Any Spanish earns something: see the board of dumb policies in
+`textenvs list`.
 
 ## Episode End
 The end token, or the `max_new_tokens`-th token: 40.
@@ -30,8 +31,8 @@ The end token, or the `max_new_tokens`-th token: 40.
 Shared is the language: every word of a held-out prompt and of its first reference occurs in sentences to train on. New
 are the frames (18 beside 65; "The man who works in the park is tired" where training knows "I know the man who works in
 the park" and "The man is tired") and the combinations: a quarter of the pairs of verb and object and of adjective and
-noun are in held-out sentences only. Measured is compositional generalisation, not vocabulary, and it is far away for a
-small model: after `textenvs sft textenvs/Translate-v0 --model tiny --epochs 20 --patience 3` the greedy responses of the
+noun are in held-out sentences only. Measured is compositional generalisation, not vocabulary, and a small model is far
+from it: after `textenvs sft textenvs/Translate-v0 --model tiny --epochs 20 --patience 3` the greedy responses of the
 shipped one (1.1M parameters) earn 0.91 in training (every seventh problem) and 0.30 held out (seed 0).
 
 ## References
