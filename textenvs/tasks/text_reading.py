@@ -29,9 +29,9 @@ A problem of the split, uniformly.
 In [0, 1], the best reference counts.
 
 **Summarize**: ROUGE-L, the F-measure of the longest common subsequence of words (`rougeL`, of the extra `rewards`);
-success from 0.5. A reference scores 1; without the other one it would score 0.25 on average. The text's first sentence scores 0.29, the
-whole text 0.27, the best of its sentences, which only the references tell, 0.37. The reward sees words in order and no
-meaning: a good summary in still other words is worth little.
+success from 0.5. A reference scores 1; without the other one it would score 0.25 on average. The text's first sentence
+scores 0.29, the whole text 0.27, the best of its sentences, which only the references tell, 0.37. The reward sees words
+in order and no meaning: a good summary in still other words is worth little.
 
 **QuestionAnswering**: F1 of the words, without case, punctuation and articles (`token_f1`); success is 1. The whole
 passage scores 0.14, and its first or last one to four words answer at most 3 of 100 questions.
