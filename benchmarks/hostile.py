@@ -26,6 +26,7 @@ def main() -> int:
     start, bad, total, mechanisms = time.monotonic(), 0, 0, 0
     print(f"{'family':<10} {'mechanisms':>10} {'programs':>8} {'model_fault':>11} {'longest s':>9} {'broke':>6}")
     failures = []
+    corpus.score("def f(): return 1", [{"args": [], "expected": 1}], args.seconds)  # probes the sandbox
     with corpus.World() as world:
         for family in [args.family] if args.family else corpus.FAMILIES:
             programs = corpus.programs(family)

@@ -23,6 +23,16 @@ from textenvs.rewards.sandbox_base import read_answer
 
 __all__ = ["bubblewrap"]
 ADD = "def f(a, b):\n    return a + b\n"
+#: Writes to the descriptor of the answer itself.
+WRITE = "import os\ndef f(a, b):\n  os.write(3, %s)\n  os._exit(0)"
+#: Dataclasses look for their module by name.
+POSTPONED = """from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class P:
+    a: int
+def f(a, b): return P(a).a + b
+"""
 QUICK = Limits(seconds=1.0, memory_mb=corpus.MEMORY_MB)
 
 
@@ -61,6 +71,8 @@ def test_every_json_value_goes_in_and_comes_out_as_it_was() -> None:
         ("def f(a, b): return (a, b)", "model_fault", "TypeError: returned a tuple, which is no JSON value"),
         ("def f(a, b): return {1: 2}", "model_fault", "TypeError: a returned dict has a key that is no str"),
         ("def f(a, b): return 1e308 * 10", "model_fault", "ValueError: the returned number is not finite"),
+        ("class I(int): pass\ndef f(a, b): return I(3)", "model_fault", "TypeError: returned a I"),
+        (POSTPONED, "ok", ""),
         ("def f(a, b): return 1 / 0", "model_fault", "ZeroDivisionError: division by zero"),
         ("def g(a, b): return 1", "model_fault", "NameError: the program defines no f"),
         ("def f(a, b:", "model_fault", "SyntaxError: "),
@@ -68,6 +80,8 @@ def test_every_json_value_goes_in_and_comes_out_as_it_was() -> None:
         ("import os\ndef f(a, b): os._exit(0)", "model_fault", "the program ended without an answer, exit status 0"),
         ("def f(a, b):\n  while True: pass", "model_fault", "no answer within 1 s"),
         ("import sys\ndef f(a, b): sys.exit('bye')", "model_fault", "SystemExit: bye"),
+        (WRITE % "b'[' * 3000000", "model_fault", "more than 1,048,576 bytes of answer"),
+        (WRITE % """b'[{"value":3}]\\nx'""", "model_fault", "more than an answer"),
     ],
 )
 def test_whose_fault_it_is(program: str, status: str, detail: str) -> None:
