@@ -18,7 +18,7 @@ from sandboxed import bubblewrap
 
 import textenvs
 from textenvs import Problem, Scores
-from textenvs.assets.functions import build, heldout, train
+from textenvs.assets.functions import build, heldout, train, train_texts
 from textenvs.rewards import as_reward
 from textenvs.rewards import programs as module
 from textenvs.rewards.programs import PythonProgram, program_in, same
@@ -280,7 +280,7 @@ def test_the_splits_share_no_function() -> None:
 
 def test_the_data_rebuilds_and_the_examples_are_true() -> None:
     assert build.main(["--check"]) == 0
-    for functions in (train, heldout):
+    for functions in (train, train_texts, heldout):
         finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
         for source in functions.SOURCES:
             for example in finder.find(source.function, globs={source.function.__name__: source.function}):

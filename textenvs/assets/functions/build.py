@@ -1,6 +1,6 @@
 """Rebuilds the problems of PythonFunction: `python -m textenvs.assets.functions.build [--check]`.
 
-A problem is a function in `train.py` or `heldout.py` with its edge cases and generators of further arguments. Its
+A problem is a function in `train.py`, `train_texts.py` or `heldout.py` with its edge cases and generators of further arguments. Its
 prompt is the signature and the docstring, its reference the function without docstring and annotations, and its hidden
 cases are what the function returns for the edge cases and for drawn arguments, `NUM_CASES` together.
 """
@@ -129,9 +129,9 @@ class _Unannotated(ast.NodeTransformer):
 
 def build() -> dict[str, bytes]:
     """File name -> content."""
-    from textenvs.assets.functions import heldout, train
+    from textenvs.assets.functions import heldout, train, train_texts
 
-    splits = {"train": train.SOURCES, "heldout": heldout.SOURCES}
+    splits = {"train": [*train.SOURCES, *train_texts.SOURCES], "heldout": heldout.SOURCES}
     return {
         f"{split}.jsonl": "".join(json.dumps(row(source), ensure_ascii=False) + "\n" for source in sources).encode()
         for split, sources in splits.items()
