@@ -1,7 +1,7 @@
 """Rebuilds the problems of PythonFunction: `python -m textenvs.assets.functions.build [--check]`.
 
-A problem is a function in `train.py`, `train_texts.py` or `heldout.py` with its edge cases and generators of further arguments. Its
-prompt is the signature and the docstring, its reference the function without docstring and annotations, and its hidden
+A problem is a function in `train.py`, `train_texts.py` or `heldout.py`, as `sources.py` describes. Its prompt is the
+signature and the docstring, its reference the function without docstring and annotations, and its hidden
 cases are what the function returns for the edge cases and for drawn arguments, `NUM_CASES` together.
 """
 
@@ -15,65 +15,18 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from textenvs.assets.functions import heldout, train, train_texts
+from textenvs.assets.functions.sources import Source
 
 HERE = Path(__file__).parent
 #: Hidden cases of a problem, edge cases included.
 NUM_CASES = 12
-
-Draw = Callable[[np.random.Generator], Any]
-
-
-class Source(NamedTuple):
-    """A function, how its arguments are drawn, and arguments that must be among the cases."""
-
-    function: Callable[..., Any]
-    draws: tuple[Draw, ...]
-    edges: tuple[tuple[Any, ...], ...]
-
-
-def integer(low: int, high: int) -> Draw:
-    """An int in [low, high]."""
-    return lambda rng: int(rng.integers(low, high + 1))
-
-
-def integers(low: int = -9, high: int = 9, most: int = 8) -> Draw:
-    """A list of at most `most` ints in [low, high]."""
-    return lambda rng: rng.integers(low, high + 1, size=int(rng.integers(1, most + 1))).tolist()
-
-
-def word(letters: str = "abcde", most: int = 8) -> Draw:
-    """A text of at most `most` of the letters."""
-    return lambda rng: "".join(rng.choice(list(letters), size=int(rng.integers(1, most + 1))).tolist())
-
-
-def words(letters: str = "abc", most: int = 6) -> Draw:
-    """A list of at most `most` short texts."""
-    one = word(letters, 4)
-    return lambda rng: [one(rng) for _ in range(int(rng.integers(1, most + 1)))]
-
-
-def sentence(letters: str = "abcAB", most: int = 5) -> Draw:
-    """Words with single spaces between them."""
-    some = words(letters, most)
-    return lambda rng: " ".join(some(rng))
-
-
-def registrar(sources: list[Source]) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
-    """A decorator `problem(*draws, edges=[...])` that adds functions to `sources`."""
-
-    def problem(*draws: Draw, edges: list[tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            sources.append(Source(function, draws, tuple(edges)))
-            return function
-
-        return register
-
-    return problem
 
 
 def row(source: Source) -> dict[str, Any]:
@@ -129,8 +82,6 @@ class _Unannotated(ast.NodeTransformer):
 
 def build() -> dict[str, bytes]:
     """File name -> content."""
-    from textenvs.assets.functions import heldout, train, train_texts
-
     splits = {"train": [*train.SOURCES, *train_texts.SOURCES], "heldout": heldout.SOURCES}
     return {
         f"{split}.jsonl": "".join(json.dumps(row(source), ensure_ascii=False) + "\n" for source in sources).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textenvs.assets.functions.build import Source, integer, integers, registrar, sentence, word, words
+from textenvs.assets.functions.sources import Source, integer, integers, registrar, sentence, word, words
 
 SOURCES: list[Source] = []
 problem = registrar(SOURCES)

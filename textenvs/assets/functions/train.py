@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textenvs.assets.functions.build import Source, integer, integers, registrar
+from textenvs.assets.functions.sources import Source, integer, integers, registrar
 
 SOURCES: list[Source] = []
 problem = registrar(SOURCES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from textenvs.assets.functions.build import Source, integer, registrar, sentence, word, words
+from textenvs.assets.functions.sources import Source, integer, registrar, sentence, word, words
 
 SOURCES: list[Source] = []
 problem = registrar(SOURCES)
