@@ -141,6 +141,8 @@ def test_info_never_holds_the_reference() -> None:
         ({"mask_keys": "sb3"}, "pettingzoo, rllib, tianshou, got 'sb3'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be an int of at least 1, got 0"),
         ({"max_prompt_tokens": 2.5}, "max_prompt_tokens must be an int of at least 1, got 2.5"),
+        ({"max_new_tokens": 10**9}, "max_prompt_tokens and max_new_tokens must be at most 1,048,576 together, got"),
+        ({"max_prompt_tokens": 10**30}, "max_prompt_tokens and max_new_tokens must be at most 1,048,576 together, got"),
         ({"task": "revers"}, "did you mean 'reverse'"),
         ({"reward": "exactmatch"}, "did you mean 'exact_match'"),
         ({"stop": ["ab"]}, "single token"),

@@ -31,6 +31,8 @@ MASK_KEYS = {
 }
 #: A one-hot observation larger than this many floats is a mistake: embed the tokens instead.
 MAX_ONEHOT_FLOATS = 1 << 20
+#: Slots of a row; every observation, every batch and the bounds of the space have as many.
+MAX_SLOTS = 1 << 20
 
 #: What the options of a reset may hold.
 OPTIONS: tuple[set[str], ...] = (set(), {"problem"}, {"prompt"})
@@ -72,6 +74,11 @@ class Rules:
         budget = self.task.max_new_tokens if max_new_tokens is None else max_new_tokens
         self.max_new_tokens = _at_least_one("max_new_tokens", budget)
         self.width = self.max_prompt_tokens + self.max_new_tokens
+        if self.width > MAX_SLOTS:
+            raise ValueError(
+                f"max_prompt_tokens and max_new_tokens must be at most {MAX_SLOTS:,} together, got "
+                f"{self.max_prompt_tokens:,} and {self.max_new_tokens:,}; pass smaller ones"
+            )
         if isinstance(stop, str) or not isinstance(stop, Iterable):
             raise TypeError(f"stop must be a list of ids or single-token strings, got {stop!r}; put it in a list")
         if not isinstance(dense, (bool, np.bool_)):
