@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -133,3 +135,14 @@ def test_neighbouring_seeds_share_nothing() -> None:
         for shift in (0, 1):
             same = sum(x == y for x, y in zip(a[shift:], b, strict=False))
             assert same <= 3  # 301 draws from 3,277 problems: expected 0.09
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x0b", "\x0c", "\x1c", "\x85"])
+def test_a_prompt_file_has_a_prompt_a_line_and_breaks_at_line_feeds_only(separator: str, tmp_path: Path) -> None:
+    prompts = [f"One{separator}and on", "two"]
+    (tmp_path / "a.txt").write_text("\r\n".join(prompts), encoding="utf-8", newline="")
+    rows = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8", newline="")
+    for name in ("a.txt", "a.jsonl"):
+        task = textenvs.Rules(prompts=str(tmp_path / name)).task
+        assert [task[k].prompt for k in range(len(task))] == prompts

@@ -87,7 +87,7 @@ def read_prompts(path: str | Path) -> list[Problem]:
     if (size := file.stat().st_size) > MAX_FILE_BYTES:
         raise ValueError(f"prompt file {path} must be at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # a prompt may hold what else breaks a line
     except UnicodeDecodeError as error:
         raise ValueError(
             f"prompt file {path} must be UTF-8, got byte {error.start} that is not; re-encode it"
