@@ -187,6 +187,13 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch:
         ({"split": "dev"}, "split must be one of"),
         ({"path": "missing.csv"}, "path must be a file, got 'missing.csv'"),
         ({"metadata_columns": "continent"}, "metadata_columns must be a list of names"),
+        ({"metadata_columns": None}, "metadata_columns must be .* got None"),
+        ({"metadata_columns": [["continent"]]}, "metadata_columns must be .* got"),
+        ({"reference_column": 3}, "reference_column must be .* got 3"),
+        ({"reference_column": ["reference", 3]}, "reference_column must be .* got"),
+        ({"prompt_column": ["prompt"]}, "prompt_column must be .* got"),
+        ({"split_column": 3}, "split_column must be .* got .3"),
+        ({"path": 3}, "path must be a text or a Path, got 3"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], words: str) -> None:

@@ -85,9 +85,17 @@ class Dataset(Task):
             raise ValueError(f"heldout_fraction must be in (0, 1), got {heldout_fraction!r}; the usual one is 0.2")
         if isinstance(metadata_columns, str):
             raise TypeError(f"metadata_columns must be a list of names, got {metadata_columns!r}; put it in a list")
-        columns = (reference_column,) if isinstance(reference_column, str) else tuple(reference_column or ())
-        table = _Columns(prompt_column, columns, tuple(metadata_columns), split_column)
         path = ASSETS / "capitals.csv" if path is None else path
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"path must be a text or a Path, got {path!r}; pass the file's name")
+        (prompt,) = _names("prompt_column", [prompt_column])
+        references = [reference_column] if isinstance(reference_column, str) else reference_column
+        table = _Columns(
+            prompt,
+            _names("reference_column", [] if references is None else references),
+            _names("metadata_columns", metadata_columns),
+            None if split_column is None else _names("split_column", [split_column])[0],
+        )
         rows = [_row(cells, where, table) for where, cells in read_rows(path, table.names)]
         if not rows:
             raise ValueError(f"{path} must hold at least one row, got none; add one")
@@ -137,6 +145,17 @@ class _Row(NamedTuple):
     problem: Problem
     part: str | None
     where: str
+
+
+def _names(setting: str, names: Any) -> tuple[str, ...]:
+    """The names of columns that a setting lists.
+
+    Raises:
+        TypeError: it is no list of texts.
+    """
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{setting} must be made of the names of columns, got {names!r}; see the file's first line")
+    return tuple(names)
 
 
 def read_rows(path: str | Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
