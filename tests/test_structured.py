@@ -330,6 +330,13 @@ def test_countdown_problems_are_what_the_page_says(options: dict[str, int]) -> N
         assert task.problem(problem.prompt).metadata == problem.metadata
 
 
+def test_every_countdown_has_a_target_where_few_combinations_reach_one() -> None:
+    task = textenvs.make_task("countdown", num_numbers=6, max_number=100, max_target=100, split="all")
+    assert all(task[k].references for k in range(0, len(task), 4 * 11))
+    task = textenvs.make_task("countdown", num_numbers=6, max_number=10, max_target=10, split="all")
+    assert all(task[k].references for k in range(0, len(task), 4 * 5))
+
+
 @pytest.mark.parametrize("prompt", ["3,7:33", "3 7:33=", ":33=", "3,,7:33=", "-3,7:4=", "3,7:=", "\u0663,7:1="])
 def test_prompts_that_are_no_countdown(prompt: str) -> None:
     with pytest.raises(ValueError, match="prompt must be numbers, a target and '='"):
@@ -500,6 +507,7 @@ def test_after_what_is_no_json_only_the_end_is_allowed(prefix: list[str], extra:
         ("countdown", {"num_numbers": 1}, "num_numbers must be an int in"),
         ("countdown", {"max_number": 101}, "max_number must be an int in"),
         ("countdown", {"max_target": 9}, "max_target must be an int in"),
+        ("countdown", {"max_number": 100, "max_target": 99}, r"max_target must be an int in \[100, 1000\], got 99"),
     ],
 )
 def test_settings_that_make_no_task(name: str, options: dict[str, Any], words: str) -> None:

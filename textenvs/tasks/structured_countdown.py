@@ -52,8 +52,8 @@ from textenvs.vocab import CharVocab
 MAX_CHOICES, TARGETS_PER_CHOICE = 2_500, 4
 #: A longer response is no expression.
 MAX_EXPRESSION_CHARS = 200
-#: Random combinations that are tried for the targets of one choice of numbers.
-MAX_TRIES = 200
+#: Random combinations that are tried for the targets of one choice of numbers; more while they gave none.
+MAX_TRIES, MAX_TRIES_FOR_ONE = 200, 20_000
 
 _PROMPT = re.compile(r"([0-9]{1,4}(?:,[0-9]{1,4})*):([0-9]{1,6})=")
 _TOKEN = re.compile(r"([0-9]+)|([-+*/()])")
@@ -65,7 +65,7 @@ class Countdown(Task):
     Args:
         num_numbers: how many numbers are given, 2 to 6.
         max_number: largest of them, 4 to 100.
-        max_target: largest target, 10 to 1,000.
+        max_target: largest target, 10 to 1,000, at least max_number.
         split: "train", "heldout" or "all".
     """
 
@@ -74,7 +74,8 @@ class Countdown(Task):
     ) -> None:
         self.num_numbers = int_in("num_numbers", num_numbers, 2, 6)
         self.max_number = int_in("max_number", max_number, 4, 100)
-        self.max_target = int_in("max_target", max_target, 10, 1000)
+        # Below the largest number some choices of numbers reach no target at all: 70 and 90 make nothing up to 10.
+        self.max_target = int_in("max_target", max_target, max(10, self.max_number), 1000)
         self.vocab = CharVocab("0123456789+-*/(),:=")
         self.reward = Reaches()
         digits = len(str(self.max_number))
@@ -94,13 +95,13 @@ class Countdown(Task):
         numbers = multiset(rank, self.num_numbers, self.max_number)
         rng = np.random.default_rng(np.random.SeedSequence([self.num_numbers, self.max_number, rank]))
         targets: dict[int, str] = {}
-        for _ in range(MAX_TRIES):
+        for n in range(1, MAX_TRIES_FOR_ONE + 1):
             value, text = combined(numbers, rng)
             if value.denominator == 1 and 1 <= value <= self.max_target and value not in numbers:
                 targets.setdefault(int(value), text)
-            if len(targets) > i:
+            if len(targets) > i or (targets and n >= MAX_TRIES):
                 break
-        if not targets:  # such as 1 and 1 with a least target of 3, which nothing reaches
+        if not targets:
             raise ValueError(
                 f"max_target must be within reach of the numbers, got {self.max_target} with {numbers}; raise it"
             )
