@@ -141,6 +141,9 @@ def test_splits_are_disjoint_and_settings_reach_the_generator() -> None:
     [
         ({"dataset": "chainsum"}, "dataset must be one of reasoning-gym's, got 'chainsum'; did you mean 'chain_sum'"),
         ({"dataset": 5}, "dataset must be one that can be scored, got 5"),
+        ({"config": 5}, "config must be a mapping of settings, got 5"),
+        ({"config": "terms"}, "config must be a mapping of settings, got 'terms'"),
+        ({"config": {"terms": {2}}}, "config must be JSON-able, got"),
         ({"config": {"terms": 2}}, "config must be settings of the dataset 'chain_sum', got .*terms"),
         ({"config": {"min_terms": -2}}, "config must be settings of the dataset 'chain_sum', got .*min_terms"),
         ({"num_problems": 5}, "num_problems must be an int in"),

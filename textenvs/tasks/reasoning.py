@@ -120,7 +120,13 @@ class ReasoningGym(Task):
             raise ValueError(f"dataset must be one that can be scored, got {dataset!r}: {why}; take another")
         int_in("num_problems", num_problems, 10, 10_000)
         int_in("dataset_seed", dataset_seed, 0, 2**32 - 1)
-        pool = _pool(dataset, int(num_problems), int(dataset_seed), json.dumps(dict(config or {}), sort_keys=True))
+        if config is not None and not isinstance(config, Mapping):
+            raise ValueError(f"config must be a mapping of settings, got {config!r}; such as {{'min_terms': 2}}")
+        try:
+            frozen = json.dumps(dict(config or {}), sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config must be JSON-able, got {config!r}: {error}") from None
+        pool = _pool(dataset, int(num_problems), int(dataset_seed), frozen)
         self.vocab = pool.vocab
         self.max_prompt_tokens, self.max_new_tokens = pool.max_prompt_tokens, pool.max_new_tokens
         self.reward = ReasoningGymReward(dataset, pool.scorer)
