@@ -258,6 +258,11 @@ def test_number_games_earn_at_random_what_enumeration_says() -> None:
     assert played.mean_return == pytest.approx(task.random_return(), rel=1e-12)
 
 
+def test_what_random_guesses_earn_in_a_very_long_game_is_not_summed_up() -> None:
+    assert textenvs.make_task("guess_number", max_guesses=20).random_return() is not None
+    assert textenvs.make_task("guess_number", size=2, max_number=10**6, max_guesses=100).random_return() is None
+
+
 def test_number_masks() -> None:
     env: Any = gym.make("textenvs/GuessNumber-v0").unwrapped
     env.reset(seed=0)

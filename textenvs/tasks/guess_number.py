@@ -49,6 +49,8 @@ from textenvs.task import Problem, int_in
 from textenvs.vocab import CharVocab
 
 DIGITS = "0123456789"
+#: What random tokens earn is summed up exactly for at most so many (tokens left, length of a turn, guesses).
+MAX_COURSES = 1_000_000
 
 
 class GuessNumber(HiddenTask):
@@ -141,8 +143,13 @@ class GuessNumber(HiddenTask):
         """Halving the range finds every number within par, and nothing scores above 1."""
         return 1.0
 
-    def random_return(self) -> float:
-        """Sum over the courses of an episode, turn by turn, of P(right then) x score, averaged over the problems."""
+    def random_return(self) -> float | None:
+        """Sum over the courses of an episode, turn by turn, of P(right then) x score, averaged over the problems.
+
+        None where that takes more than a second.
+        """
+        if self.max_new_tokens**2 * self.max_guesses > MAX_COURSES:
+            return None
         v, budget, value = self.vocab.num_tokens, self.max_new_tokens, Guesses(self.max_guesses).value
 
         @cache
