@@ -148,7 +148,7 @@ def read_saved(path: Path, problems: _Problems) -> list[Saved]:
 
 def _read_line(text: str, number: int, problems: _Problems) -> Saved:
     try:
-        line = json.loads(text)
+        line = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"line must be JSON, got {text[:80]!r}: {error}") from None
     if not isinstance(line, dict):
@@ -164,8 +164,22 @@ def _read_line(text: str, number: int, problems: _Problems) -> Saved:
             task, problem, _texts(line, "response") if isinstance(spoken, list) else [_text(line, "response")]
         )
     value = line.get("value")
-    stated = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    try:
+        stated = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:
+        raise ValueError(f'"value" must be a number of double precision, got {str(value)[:20]}...') from None
     return Saved(line.get("id", number), problem, turns, stated)
+
+
+def _no_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not np.isfinite(value):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return value
 
 
 def _replied(task: textenvs.Task, problem: textenvs.Problem, spoken: Sequence[str]) -> list[str]:
