@@ -80,6 +80,12 @@ def test_plain_numbers() -> None:
     assert [plain_number(text) for text in refused] == [None] * len(refused)
 
 
+def test_what_the_docstring_says_is_not_withstood() -> None:
+    answers = ["The answer is not 7", r"\boxed{7_8}", r"\boxed{7 \text{ not}}", r"\boxed{3+4}", "8 = 7"]
+    assert values(7, *answers) == [1] * 5
+    assert values(r"\frac{1}{3}", "0.333333", "0.3333") == [1, 0]
+
+
 def test_plain_answers_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Workers, "judge", lambda *_: pytest.fail("asked the worker"))
     assert values(42, "42", "the answer is 42", r"\boxed{42.0}", "84/2", "41", "41 or 42", r"\boxed{41=42}") == [

@@ -77,6 +77,14 @@ def test_chrf_by_hand() -> None:
     assert score(ChrF(lowercase=True), ["ABC"], "abc") == [1]
 
 
+def test_what_the_docstrings_say_is_not_withstood() -> None:
+    assert score(ChrF(), ["Thecatsat."], "The cat sat.") == [1]
+    assert score(ChrF(word_order=2), ["Thecatsat."], "The cat sat.")[0] < 0.9
+    padding = " ... \u043a\u043e\u0442" * 50
+    for metric in (Rouge1(), Rouge2(), RougeL()):
+        assert score(metric, ["the cat sat" + padding], "the cat sat") == [1]
+
+
 def test_rouge_by_hand() -> None:
     assert score(Rouge1(), [CAT], REFERENCE) == pytest.approx([5 / 6], rel=1e-12)  # all but "sat" of 6 words
     assert score(Rouge2(), [CAT], REFERENCE) == pytest.approx([3 / 5], rel=1e-12)  # the cat, on the, the mat of 5 pairs

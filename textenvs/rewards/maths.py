@@ -42,9 +42,11 @@ class MathAnswer(Reward):
     compared by math-verify in a process of its own, which is killed at the limit (status model_fault) whatever thread
     asks, and which cannot run text as code, write, or reach a network.
 
-    Withstands: two different answers (boxed or in the last line), every option at once, an answer with a suffix in its
-    box, an equation between different numbers, towers like 9^{9^{9^9}}, thousands of parentheses, code.
-    Does not withstand, unless `numbers_only`: an expression that was left uncomputed, such as 3+4 for 7; 42% for 42.
+    Withstands: two different answers (boxed, or behind the last marker of the last line), every option at once, another
+    number or an equation between different ones in the box, towers like 9^{9^{9^9}}, thousands of parentheses, code.
+    Does not withstand: a "not" before the answer. Nor, unless `numbers_only`: an expression that was left uncomputed,
+    such as 3+4 for 7; 42% for 42; units, subscripts and words behind it in the box; six right decimals of a gold answer
+    that is no plain number, such as 0.333333 for \frac{1}{3}.
 
     Source: math-verify 0.9 (github.com/huggingface/Math-Verify).
 

@@ -164,8 +164,9 @@ class ChrF(TextMetric):
         word_order: longest word n-grams that count too; 2 is chrF++.
         lowercase: whether case is ignored.
 
-    Withstands: the empty response (0), repetition of one word. Does not withstand: padding (recall weighs four times as
-    much as precision, so that a reference with as much rubbish behind it keeps 5/6), any text of the same language.
+    Withstands: the empty response (0), repetition of one word. Does not withstand: a reference without its spaces,
+    which scores 1 unless `word_order` counts words too; padding (recall weighs four times as much as precision, so that
+    a reference with as much rubbish behind it keeps 5/6), any text of the same language.
     """
 
     name = "chrf"
@@ -224,7 +225,8 @@ class Rouge1(_Rouge):
         stemmer: whether words are reduced to their stems (Porter).
 
     Withstands: the empty response (0), repetition (clipped counts), a reference inside a long text. Does not withstand:
-    the right words in any order, or the first sentence of the source where references are taken from there.
+    the right words in any order, padding by punctuation or another script, which are no words, or the first sentence of
+    the source where references are taken from there.
     """
 
     name = "rouge1"

@@ -21,8 +21,8 @@ A problem of the split, uniformly.
 
 ## Rewards
 chrF in [0, 1] against the best reference (character n-grams up to 6, recall weighs more; see `chrf`). 1 is a reference,
-and success. It needs `pip install "textenvs[rewards]"`. Any Spanish earns something: see the board of dumb policies in
-`textenvs list`.
+and success; chrF ignores white space, so a reference without its spaces is worth as much. It needs `pip install
+"textenvs[rewards]"`. Any Spanish earns something: see the board of dumb policies in `textenvs list`.
 
 ## Episode End
 The end token, or the `max_new_tokens`-th token: 40.
