@@ -45,7 +45,7 @@ class Run:
 
 RUNS = {
     "text": Run("textenvs/Translate-v0", "tiny", 767, 6, 5120),
-    "structured": Run("textenvs/JsonRequest-v0", "scratch", 1000, 12, 5120),
+    "structured": Run("textenvs/RegularLanguage-v0", "scratch", 4000, 8, 20480),
     "many turns": Run("textenvs/SlotFilling-v0", "scratch", 1000, 12, 5120),
 }
 SPLITS = ("train", "heldout")
