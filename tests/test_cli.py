@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,12 @@ def test_interrupt_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     """Ctrl-C: status 130, one line, a curve; the resumed run ends with the weights of the straight one."""
     command = [sys.executable, "-m", "agents.cli", "train", *COPY, *FAST[2:], "--episodes", "640", "--run-dir"]
     process = subprocess.Popen(
-        [*command, str(tmp_path / "a")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, str(tmp_path / "a")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background of a shell ignores SIGINT, and so would the run.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "a/metrics.jsonl"
     for _ in range(1200):
