@@ -108,6 +108,7 @@ class World:
             "ABSTRACT": abstract,
             "PID": str(os.getpid()),
             "REPO": _REPO,
+            "HOME": str(Path.home()),
         }
         self._before = self._files()
         return self

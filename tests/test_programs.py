@@ -21,7 +21,8 @@ from textenvs import Problem, Scores
 from textenvs.assets.functions import build, heldout, train, train_texts
 from textenvs.rewards import as_reward
 from textenvs.rewards import programs as module
-from textenvs.rewards.programs import PythonProgram, program_in, same
+from textenvs.rewards.json_checks import same_json
+from textenvs.rewards.programs import PythonProgram, program_in
 from textenvs.rewards.sandbox import Outcome
 from textenvs.tasks.code import PythonFunction
 
@@ -98,7 +99,7 @@ def test_a_row_does_not_depend_on_the_batch() -> None:
     ],
 )
 def test_equality_is_of_types_too(value: Any, expected: Any, tolerance: float | None, equal: bool) -> None:
-    assert same(value, expected, tolerance) is equal
+    assert same_json(value, expected, tolerance) is equal
 
 
 JSON = st.recursive(
@@ -113,8 +114,8 @@ def test_equality_is_that_of_the_text_for_json_values(a: Any, b: Any) -> None:
     def text(value: Any) -> str:
         return json.dumps(value, sort_keys=True).replace("-0.0", "0.0")
 
-    assert same(a, json.loads(json.dumps(a)))
-    assert same(a, b) == (text(a) == text(b))
+    assert same_json(a, json.loads(json.dumps(a)))
+    assert same_json(a, b) == (text(a) == text(b))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_every_reference_passes_and_no_constant_does() -> None:
         name, expected = problem.metadata["entry_point"], [json.dumps(case["expected"]) for case in cases]
         assert len(cases) >= 8
         assert max(map(expected.count, expected)) <= 2 * len(cases) / 3, f"a constant is nearly right: {name}"
-        assert sum(same(case["args"][0], case["expected"]) for case in cases) <= 2 * len(cases) / 3, name
+        assert sum(same_json(case["args"][0], case["expected"]) for case in cases) <= 2 * len(cases) / 3, name
         assert len(problem.references[0]) < task.max_new_tokens
 
 

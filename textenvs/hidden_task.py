@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, permuted, split_range
+from textenvs.task import Problem, Task, check_index, permuted, split_range
 
 #: A generated task holds at most this many problems.
 MAX_PROBLEMS = 10_000
@@ -56,8 +56,7 @@ class HiddenTask(Task):
         return len(self._range) * self._num_each
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
+        check_index(k, len(self))
         which, turn = divmod(k, self._num_each)
         shuffled = permuted(self._range[which], self._num_prompts)
         prompt = self.prompt(shuffled)

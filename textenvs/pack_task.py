@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
-from textenvs.task import Problem, Task, check_split
+from textenvs.task import Problem, Task, check_index, check_split
 from textenvs.vocab import TokenizerVocab
 
 ASSETS = Path(__file__).parent / "assets"
@@ -40,9 +40,7 @@ class PackTask(Task):
         return len(self._problems)
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
-        return self._problems[k]
+        return self._problems[check_index(k, len(self._problems))]
 
     def optimal_return(self) -> float:
         """A reference scores 1, and nothing scores more."""

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Task(ABC):
     max_prompt_tokens: int | None = None
     max_new_tokens: int
     threshold: float = 1.0
-    has_masks: ClassVar[bool] = False
+    has_masks: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -150,6 +150,28 @@ def split_range(num_problems: int, split: str) -> range:
     return range(border) if split == "train" else range(border, num_problems)
 
 
+def check_index(k: int, size: int) -> int:
+    """`k` when there is a problem of that number.
+
+    Raises:
+        IndexError: k is not in range(size).
+    """
+    if not 0 <= k < size:
+        raise IndexError(f"k must be in [0, {size}), got {k}; ask for an existing problem")
+    return k
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """`value` when it is True or False.
+
+    Raises:
+        TypeError: it is not; the message has the setting's name.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def permuted(k: int, size: int) -> int:
     """Element k of a fixed pseudo-random permutation of range(size), for any size, without storing it.
 
@@ -159,8 +181,7 @@ def permuted(k: int, size: int) -> int:
     Raises:
         IndexError: k is not in range(size).
     """
-    if not 0 <= k < size:
-        raise IndexError(f"k must be in [0, {size}), got {k}; ask for an existing problem")
+    check_index(k, size)
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask, num_bytes = (1 << half) - 1, (half + 7) // 8
     while True:

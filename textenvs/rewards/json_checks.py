@@ -52,15 +52,28 @@ def loads(text: str) -> Any:
     return value
 
 
-def same_json(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal with their types: true is not 1, and 1 is not 1.0; key order is free."""
-    if type(a) is not type(b):
+def same_json(value: Any, expected: Any, tolerance: float | None = None) -> bool:
+    """Whether two JSON values are equal with equal types at every level: 1 is not 1.0 and not true, NaN equals nothing.
+
+    Args:
+        value: of the response.
+        expected: what it should be; the order of keys is free.
+        tolerance: numbers x and y are equal when |x - y| <= tolerance * max(1, |y|), whatever their type; None: exact.
+    """
+    numbers = (int, float)
+    if tolerance is not None and type(value) in numbers and type(expected) in numbers:
+        try:
+            return bool(abs(value - expected) <= tolerance * max(1.0, abs(expected)))
+        except OverflowError:  # an int beyond every float
+            return bool(value == expected)
+    if type(value) is not type(expected):
         return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_json(value, b[key]) for key, value in a.items())
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same_json, a, b))
-    return bool(a == b)
+    if isinstance(expected, list):
+        pairs = zip(value, expected, strict=False)
+        return len(value) == len(expected) and all(same_json(a, b, tolerance) for a, b in pairs)
+    if isinstance(expected, dict):
+        return value.keys() == expected.keys() and all(same_json(value[k], expected[k], tolerance) for k in expected)
+    return bool(value == expected)
 
 
 class ValidJson(Reward):

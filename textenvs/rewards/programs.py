@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
+from textenvs.rewards.json_checks import same_json
 from textenvs.rewards.sandbox import SANDBOXES, Job, Limits, Outcome, run_programs
 from textenvs.rewards.sandbox_base import MAX_DEPTH, MAX_DIGITS
 
@@ -108,29 +109,12 @@ def program_in(text: str) -> str | None:
     return "".join(lines[fences[0] + 1 : fences[1]]) if len(fences) == 2 else None
 
 
-def same(value: Any, expected: Any, tolerance: float | None = None) -> bool:
-    """Whether two JSON values are equal with equal types at every level; NaN equals nothing."""
-    numbers = (int, float)
-    if tolerance is not None and type(value) in numbers and type(expected) in numbers:
-        try:
-            return bool(abs(value - expected) <= tolerance * max(1.0, abs(expected)))
-        except OverflowError:  # an int beyond every float
-            return bool(value == expected)
-    if type(value) is not type(expected):
-        return False
-    if isinstance(expected, list):
-        return len(value) == len(expected) and all(same(a, b, tolerance) for a, b in zip(value, expected, strict=True))
-    if isinstance(expected, dict):
-        return value.keys() == expected.keys() and all(same(value[k], expected[k], tolerance) for k in expected)
-    return bool(value == expected)
-
-
 def _share(tests: Tests, outcome: Outcome) -> float:
     """Share of the cases that passed; 0 when there is no answer."""
     if not outcome.results:
         return 0.0
     passed = [
-        "value" in result and same(result["value"], expected, tests.tolerance)
+        "value" in result and same_json(result["value"], expected, tests.tolerance)
         for result, (_, expected) in zip(outcome.results, tests.cases, strict=True)
     ]
     return sum(passed) / len(passed)

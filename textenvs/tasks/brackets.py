@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenvs.string_task import StringTask
-from textenvs.task import Problem, int_in
+from textenvs.task import Problem, check_flag, int_in
 
 PAIRS = ("()", "[]", "{}", "<>")
 
@@ -58,9 +58,7 @@ class Brackets(StringTask):
 
     def __init__(self, *, length: int = 8, kinds: int = 3, masked: bool = True, split: str = "train") -> None:
         self.length, self.kinds = int_in("length", length, 2, 200), int_in("kinds", kinds, 1, len(PAIRS))
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
-        self.has_masks = masked  # type: ignore[misc]
+        self.has_masks = check_flag("masked", masked)
         pairs = PAIRS[: self.kinds]
         self.closing = {pair[0]: pair[1] for pair in pairs}
         super().__init__(

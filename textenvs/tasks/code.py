@@ -51,7 +51,7 @@ from functools import cache
 from pathlib import Path
 from string import printable
 
-from textenvs.task import Problem, Task, check_split
+from textenvs.task import Problem, Task, check_index, check_split
 from textenvs.vocab import CharVocab
 
 _FUNCTIONS = Path(__file__).parent.parent / "assets" / "functions"
@@ -86,9 +86,7 @@ class PythonFunction(Task):
         return len(self._problems)
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self._problems):
-            raise IndexError(f"k must be in [0, {len(self._problems)}), got {k}; ask for an existing problem")
-        return self._problems[k]
+        return self._problems[check_index(k, len(self._problems))]
 
     def problem(self, prompt: str) -> Problem:
         """See `Task.problem`."""

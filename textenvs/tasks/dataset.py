@@ -38,7 +38,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textenvs.task import Problem, Task, check_split, permuted
+from textenvs.task import Problem, Task, check_index, check_split, permuted
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -124,9 +124,7 @@ class Dataset(Task):
         return len(self._problems)
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
-        return self._problems[k]
+        return self._problems[check_index(k, len(self._problems))]
 
 
 class _Columns(NamedTuple):

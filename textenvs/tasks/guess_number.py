@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from textenvs.hidden_task import Guesses, HiddenTask
 from textenvs.rewards.base import Reward
-from textenvs.task import Problem, int_in
+from textenvs.task import Problem, check_flag, int_in
 from textenvs.vocab import CharVocab
 
 DIGITS = "0123456789"
@@ -77,9 +77,7 @@ class GuessNumber(HiddenTask):
         self.max_number = int_in("max_number", max_number, self.size, 999_999_999)
         self.par = self.size.bit_length()
         self.max_guesses = int_in("max_guesses", max_guesses, self.par, 100)
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
-        self.has_masks = masked  # type: ignore[misc]
+        self.has_masks = check_flag("masked", masked)
         self.vocab = CharVocab(DIGITS + "-=<>?")
         self.reward: Reward = Guesses(self.max_guesses)
         self._width = len(str(self.max_number))

@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, check_split, int_in
+from textenvs.task import Problem, Task, check_flag, check_index, check_split, int_in
 from textenvs.vocab import CharVocab
 
 GOAL = 0
@@ -78,14 +78,12 @@ class RandomWalk(Task):
         graph_seed = int_in("graph_seed", graph_seed, 0, 2**63)
         if isinstance(p_edge, bool) or not isinstance(p_edge, (int, float)) or not 0 < p_edge <= 1:
             raise ValueError(f"p_edge must be a number in (0, 1], got {p_edge!r}; the usual one is 0.1")
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
         if check_split(split) == "heldout":
             raise ValueError(
                 "split must be 'train' or 'all' for random_walk, got 'heldout'; "
                 "no prompt says where edges lead, so unseen starts cannot be solved"
             )
-        self.has_masks = masked  # type: ignore[misc]
+        self.has_masks = check_flag("masked", masked)
         self.nodes = ascii_lowercase[:num_nodes]
         self.max_length, self.max_prompt_tokens, self.max_new_tokens = max_length, 1, max_length - 1
         self.vocab = CharVocab(self.nodes)
@@ -103,8 +101,7 @@ class RandomWalk(Task):
         return len(self.nodes) - 1
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
+        check_index(k, len(self))
         return self.problem(self.nodes[k + 1])
 
     def problem(self, prompt: str) -> Problem:

@@ -47,7 +47,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, int_in, split_range
+from textenvs.task import Problem, Task, check_index, int_in, split_range
 from textenvs.vocab import TokenizerVocab, near_miss
 
 TOKENIZER = Path(__file__).parent.parent / "assets" / "tokenizer.json"
@@ -137,9 +137,7 @@ class ReasoningGym(Task):
         return len(self._problems)
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
-        return self._problems[k]
+        return self._problems[check_index(k, len(self._problems))]
 
     def optimal_return(self) -> float:
         """Every answer scores 1, and nothing scores more."""

@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from textenvs.hidden_task import HiddenTask, running_turn
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, int_in
+from textenvs.task import Problem, check_flag, int_in
 from textenvs.vocab import CharVocab
 
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -72,9 +72,7 @@ class SlotFilling(HiddenTask):
 
     def __init__(self, *, num_missing: int = 2, masked: bool = True, split: str = "train") -> None:
         self.num_missing = int_in("num_missing", num_missing, 1, len(SLOTS) - 1)
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
-        self.has_masks = masked  # type: ignore[misc]
+        self.has_masks = check_flag("masked", masked)
         letters = set("".join([*SLOTS, *(value for values in SLOTS.values() for value in values)]))
         self.vocab = CharVocab("".join(sorted(letters)) + " =?!:-")
         self.reward: Reward = Slots()

@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from textenvs.task import Problem, Task, int_in, split_range
+from textenvs.task import Problem, Task, check_flag, int_in, split_range
 from textenvs.vocab import CharVocab
 
 NUM_PROBLEMS = 5_000
@@ -96,10 +96,7 @@ class JsonRequest(Task):
 
     def __init__(self, *, num_fields: int = 2, nested: bool = False, masked: bool = True, split: str = "train") -> None:
         self.num_fields = int_in("num_fields", num_fields, 1, len(FIELDS))
-        for name, value in (("nested", nested), ("masked", masked)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
-        self.nested, self.has_masks = nested, masked  # type: ignore[misc]
+        self.nested, self.has_masks = check_flag("nested", nested), check_flag("masked", masked)
         self.vocab = CharVocab(SYMBOLS)
         self._range = split_range(NUM_PROBLEMS, split)
         self._first_heldout = len(split_range(NUM_PROBLEMS, "train"))

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, int_in, permuted, split_range
+from textenvs.task import Problem, Task, check_flag, int_in, permuted, split_range
 from textenvs.vocab import CharVocab
 
 MAX_PROBLEMS = 2_000
@@ -86,9 +86,7 @@ class RegularLanguage(Task):
             or len(set(alphabet)) < len(alphabet)
         ):
             raise ValueError(f"alphabet must be 3 to 5 distinct lower-case letters, got {alphabet!r}; such as 'abc'")
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
-        self.alphabet, self.has_masks = alphabet, masked  # type: ignore[misc]
+        self.alphabet, self.has_masks = alphabet, check_flag("masked", masked)
         self.vocab = CharVocab(alphabet + "()|*0123456789=")
         self.max_new_tokens = self.max_length + 1
         self.reward = InLanguage()

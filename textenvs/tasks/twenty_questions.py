@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from textenvs.hidden_task import Guesses, HiddenTask, running_turn
 from textenvs.rewards.base import Reward
-from textenvs.task import Problem, int_in
+from textenvs.task import Problem, check_flag, int_in
 from textenvs.vocab import CharVocab
 
 MAX_TURNS = 20
@@ -120,9 +120,7 @@ class TwentyQuestions(HiddenTask):
 
     def __init__(self, *, num_candidates: int = 24, masked: bool = True, split: str = "train") -> None:
         self.num_candidates = int_in("num_candidates", num_candidates, 2, 40)
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
-        self.has_masks = masked  # type: ignore[misc]
+        self.has_masks = check_flag("masked", masked)
         self.vocab = CharVocab(ascii_lowercase + " ?!:-")
         self.reward: Reward = Guesses(MAX_TURNS)
         longest = sorted(map(len, TABLE), reverse=True)

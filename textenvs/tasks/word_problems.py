@@ -46,7 +46,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textenvs.task import Problem, Task, check_split, int_in, permuted
+from textenvs.task import Problem, Task, check_index, check_split, int_in, permuted
 from textenvs.vocab import TokenizerVocab
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -93,8 +93,7 @@ class WordProblem(Task):
         return sum(NUM_PROBLEMS[split] for split in self._splits)
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
+        check_index(k, len(self))
         split = self._splits[0]
         if k >= NUM_PROBLEMS[split]:
             split, k = self._splits[1], k - NUM_PROBLEMS[split]

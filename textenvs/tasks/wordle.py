@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 
 from textenvs.hidden_task import Guesses, running_turn
 from textenvs.rewards.base import Reward
-from textenvs.task import Problem, Task, permuted, split_range
+from textenvs.task import Problem, Task, check_flag, check_index, permuted, split_range
 from textenvs.vocab import CharVocab
 
 MAX_TURNS = 6
@@ -91,9 +91,7 @@ class Wordle(Task):
     """
 
     def __init__(self, *, masked: bool = True, split: str = "train") -> None:
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked must be True or False, got {masked!r}")
-        self.has_masks = masked  # type: ignore[misc]
+        self.has_masks = check_flag("masked", masked)
         self.vocab = CharVocab(ascii_lowercase + "=GY-?")
         self.reward: Reward = Guesses(MAX_TURNS)
         self.max_prompt_tokens = 1
@@ -104,8 +102,7 @@ class Wordle(Task):
         return len(self._range)
 
     def __getitem__(self, k: int) -> Problem:
-        if not 0 <= k < len(self):
-            raise IndexError(f"k must be in [0, {len(self)}), got {k}; ask for an existing problem")
+        check_index(k, len(self))
         return _hide(WORDS[permuted(self._range[k], len(WORDS))])
 
     def problem(self, prompt: str) -> Problem:
