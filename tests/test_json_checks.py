@@ -13,14 +13,13 @@ from reward_batches import responses_of
 
 from textenvs import Problem
 from textenvs.rewards.json_checks import (
-    MAX_NODES,
     JsonMatch,
     JsonSchema,
     ValidJson,
-    loads,
     num_subschemas,
     same_json,
 )
+from textenvs.strict_json import DOCUMENT, JsonLimits, read_json
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -53,7 +52,7 @@ BAD = {
     "[" * 65 + "]" * 65: "64 levels",
     '{"a":' * 65 + "1" + "}" * 65: "64 levels",
     "[" * 200_000: "64 levels|bytes",
-    "[" + "0," * MAX_NODES + "0]": "50,000 values",
+    "[" + "0," * DOCUMENT.values + "0]": "50,000 values",
     '"' + "x" * 256 * 1024 + '"': "bytes",
     '"' + "\u20ac" * 90_000 + '"': "bytes",
     "": "Expecting value",
@@ -78,16 +77,63 @@ BAD = {
 def test_what_is_not_json(text: str) -> None:
     start = time.process_time()
     with pytest.raises(ValueError, match=BAD[text]):
-        loads(text)
+        read_json(text)
     assert time.process_time() - start < 0.5
 
 
 def test_what_is_json() -> None:
-    assert loads(' {"a": [1.5e3, true, null, "\\ud83d\\ude00"]}\n') == {"a": [1500.0, True, None, "\U0001f600"]}
-    deep = loads("[" * 64 + "]" * 64)
+    assert read_json(' {"a": [1.5e3, true, null, "\\ud83d\\ude00"]}\n') == {"a": [1500.0, True, None, "\U0001f600"]}
+    deep = read_json("[" * 64 + "]" * 64)
     assert json.dumps(deep).count("[") == 64
-    assert loads('"' + "[{" * 100 + '"') == "[{" * 100  # brackets in a string are no levels
-    assert len(loads("[" + "0," * (MAX_NODES - 2) + "0]")) == MAX_NODES - 1
+    assert read_json('"' + "[{" * 100 + '"') == "[{" * 100  # brackets in a string are no levels
+    assert len(read_json("[" + "0," * (DOCUMENT.values - 2) + "0]")) == DOCUMENT.values - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"a": [1, {"b": 1, "b": 2}]}', "got 'b' 2 times, at '/a/1'"),
+        ('{"a": {"c~/d": NaN}}', "got NaN, at '/a/c~0~1d'"),
+        ("[0, -1e999]", "got -1e999, at '/1'"),
+        ("[[" + "1" * 1001 + "]]", "at most 1,000 digits, got 1,001, at '/0/0'"),
+        ('[1, {"\\udc00": 1}]', r"an escaped lone surrogate, at '/1/\\udc00'"),
+        ('["a", "\\ud83d"]', "an escaped lone surrogate, at '/1'"),
+        ('["\ud83d"]', "got a lone surrogate as character 3"),
+        ('"a' + "[" * 65 + '"' + "[" * 65, r"at most 64 levels, got more, at character 133|Extra data: .*char 68"),
+        ("[1,\n2,}", r"line 2 column 3 \(char 6\)"),
+        ("NaN", "got NaN$"),
+    ],
+)
+def test_an_error_names_the_place(text: str, place: str) -> None:
+    with pytest.raises(ValueError, match=place):
+        read_json(text)
+
+
+def test_limits_are_those_asked_for() -> None:
+    small = JsonLimits(num_bytes=12, depth=2, values=3, digits=2, surrogates=True)
+    assert read_json('[["\\ud800"]]', small) == [["\ud800"]]
+    for text, words in {
+        '"' + "x" * 12 + '"': "12 bytes",
+        "[[[]]]": "2 levels",
+        "[0,0,0]": "3 values",
+        "123": "2 digits",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            read_json(text, small)
+    with pytest.raises(ValueError, match="key once, got 'a'"):
+        read_json('{"a":1,"a":2}', JsonLimits(surrogates=True))
+
+
+def test_what_is_refused_is_refused_as_quickly() -> None:
+    start = time.process_time()
+    for text in (
+        "{" + ",".join(f'"{i}":0' for i in range(20_000)) + ',"19999":0}',
+        '{"a":' * 60 + "[" + "0," * 40_000 + "NaN]" + "}" * 60,
+        "[" + ",".join(['{"a":0,"a":0}'] * 10_000) + "]",
+    ):
+        with pytest.raises(ValueError, match=r"key once|finite"):
+            read_json(text)
+    assert time.process_time() - start < 1
 
 
 @given(value=VALUES)
@@ -98,7 +144,7 @@ def test_every_value_survives(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return
-    assert same_json(loads(text), value)
+    assert same_json(read_json(text), value)
 
 
 def test_equality_is_type_exact() -> None:

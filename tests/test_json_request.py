@@ -15,7 +15,8 @@ from reward_batches import responses_of
 from structured import problems, scored
 
 import textenvs
-from textenvs.rewards.json_checks import JsonSchema, loads
+from textenvs.rewards.json_checks import JsonSchema
+from textenvs.strict_json import read_json
 from textenvs.tasks.structured_json import DEAD, START, SYMBOLS, TEXTS, TO_END, JsonRequest, State, _after, _to_end
 
 
@@ -28,7 +29,7 @@ def test_json_requests_are_what_the_page_says(options: dict[str, Any]) -> None:
         for k in range(0, len(task), len(task) // 60):
             problem = task[k]
             record = problem.metadata["expected"]
-            assert loads(problem.references[0]) == record
+            assert read_json(problem.references[0]) == record
             assert len(record) == task.num_fields + task.nested
             assert len(problem.references[0]) < task.max_new_tokens
             assert len(problem.prompt) <= task.max_prompt_tokens

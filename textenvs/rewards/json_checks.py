@@ -1,13 +1,11 @@
-"""Rewards for JSON: strictly valid, equal to a value, conforming to a schema; and the strict parser they share."""
+"""Rewards for JSON: strictly valid, equal to a value, conforming to a schema."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -15,41 +13,10 @@ import numpy as np
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.rewards.libraries import library
 from textenvs.rewards.worker import Workers, workers
+from textenvs.strict_json import read_json
 
-#: Limits of a document: UTF-8 bytes, containers inside of containers, values in all, digits of a number.
-MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_DIGITS = 256 * 1024, 64, 50_000, 1_000
 #: Limits of a schema: UTF-8 bytes, subschemas once every $ref is followed, wall time to compile and try it.
 MAX_SCHEMA_BYTES, MAX_SUBSCHEMAS, SCHEMA_SECONDS = 64 * 1024, 100_000, 0.8
-
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
-
-
-def loads(text: str) -> Any:
-    """The value of a JSON text (RFC 8259), by the strict reading of everything that it leaves open.
-
-    Refused beside what is no JSON: duplicate keys, NaN and Infinity, a number beyond double precision (1e999) or of
-    more than 1,000 digits, lone surrogates, more than 64 levels, 256 KiB or 50,000 values.
-
-    Raises:
-        ValueError: says what is wrong.
-    """
-    try:
-        num_bytes = len(text) if text.isascii() else len(text.encode())
-    except UnicodeEncodeError:
-        raise ValueError("a JSON text must be valid Unicode, got a lone surrogate") from None
-    if num_bytes > MAX_BYTES:
-        raise ValueError(f"a JSON text must be at most {MAX_BYTES:,} bytes, got {num_bytes:,}")
-    if text.count("[") + text.count("{") > MAX_DEPTH or text.count(",") > MAX_NODES // 2:
-        _check_shape(text)  # before the recursive parser sees it
-    value = json.loads(
-        text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_float, parse_int=_int, strict=True
-    )
-    if "\\u" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("a JSON text must be valid Unicode, got an escaped lone surrogate") from None
-    return value
 
 
 def same_json(value: Any, expected: Any, tolerance: float | None = None) -> bool:
@@ -77,7 +44,7 @@ def same_json(value: Any, expected: Any, tolerance: float | None = None) -> bool
 
 
 class ValidJson(Reward):
-    """1.0 when the whole response is strictly valid JSON (see `loads`), else 0.0. Range [0, 1].
+    """1.0 when the whole response is strictly valid JSON (see `read_json`), else 0.0. Range [0, 1].
 
     Withstands: JSON with anything before or after it, duplicate keys, NaN, 1e999, deep or huge documents.
     Does not withstand: `0`, `[]` or any other JSON, whatever was asked; use `JsonSchema` or `JsonMatch` for that.
@@ -91,7 +58,7 @@ class ValidJson(Reward):
         values = np.zeros(len(responses))
         for i, text in enumerate(responses.texts):
             try:
-                loads(text)
+                read_json(text)
             except ValueError:
                 continue
             values[i] = 1.0
@@ -120,7 +87,7 @@ class JsonMatch(Reward):
         for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
             expected = _expected(problem)
             try:
-                value = loads(text)
+                value = read_json(text)
             except ValueError:
                 continue
             values[i] = float(any(same_json(value, one) for one in expected))
@@ -176,7 +143,7 @@ class JsonSchema(Reward):
         for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
             schema = _schema_text(self._schema_of(problem))
             try:
-                loads(text)
+                read_json(text)
             except ValueError:
                 continue
             rows.append(i)
@@ -256,7 +223,7 @@ def _schema_text(schema: Any) -> str:
         raise ValueError(f"schema must be an object or a bool, got {type(schema).__name__}; see json-schema.org")
     try:
         text = json.dumps(schema, allow_nan=False)
-        loads(text)
+        read_json(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"schema must be JSON, got {str(schema)[:80]!r}: {error}") from None
     if len(text) > MAX_SCHEMA_BYTES:
@@ -279,46 +246,6 @@ def _expected(problem: ProblemLike) -> tuple[Any, ...]:
 @lru_cache(maxsize=1 << 14)
 def _reference_value(text: str) -> Any:
     try:
-        return loads(text)
+        return read_json(text)
     except ValueError as error:
         raise ValueError(f"a reference must be valid JSON, got {text[:80]!r}: {error}") from None
-
-
-def _check_shape(text: str) -> None:
-    """Depth and number of values of a text, from its punctuation; linear, and right wherever it is JSON."""
-    depth = num_nodes = 0
-    for match in _TOKENS.finditer(text):
-        token = match.group()
-        if token in "[{":
-            depth += 1
-        elif token in "]}":
-            depth -= 1
-        num_nodes += token in "[{,"
-        if depth > MAX_DEPTH:
-            raise ValueError(f"a JSON text must have at most {MAX_DEPTH} levels, got more")
-    if num_nodes >= MAX_NODES:
-        raise ValueError(f"a JSON text must have at most {MAX_NODES:,} values, got more")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a JSON object must have each key once, got one twice")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"a JSON number must be finite, got {constant}")
-
-
-def _float(text: str) -> float:
-    value = float(text) if len(text) <= MAX_DIGITS else math.inf
-    if not math.isfinite(value):
-        raise ValueError(f"a JSON number must be finite and have at most {MAX_DIGITS:,} digits, got {text[:20]}...")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"a JSON number must have at most {MAX_DIGITS:,} digits, got {len(text):,}")
-    return int(text)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from textenvs.rewards.base import RewardError
+from textenvs.strict_json import JsonLimits, read_json
 
 #: Most bytes that a program may answer with; more is a flood.
 MAX_ANSWER_BYTES = 1 << 20
@@ -15,6 +14,8 @@ MAX_ANSWER_BYTES = 1 << 20
 MAX_DEPTH = 64
 #: Digits of the largest integer that comes out; reading a longer one would cost the parent quadratic time.
 MAX_DIGITS = 4_000
+#: Of an answer: a list of results around values; a program may return half of a character, which is then wrong.
+ANSWER = JsonLimits(MAX_ANSWER_BYTES, MAX_DEPTH + 3, MAX_ANSWER_BYTES, MAX_DIGITS, surrogates=True)
 
 
 class SandboxUnavailable(RewardError, RuntimeError):
@@ -68,18 +69,11 @@ class Outcome:
 def read_answer(line: bytes, num_cases: int) -> Outcome:
     """The outcome that a program's answer states, read as strictly as its writer deserves.
 
-    Refused: anything but one list of `num_cases` objects with the key "value" or "error"; duplicate keys; NaN and
-    infinities, also as 1e999; integers of more than `MAX_DIGITS` digits; deeper nesting than the parser stands.
+    Refused: anything but one list of `num_cases` objects with the key "value" or "error"; what `read_json` refuses.
     """
     try:
-        results = json.loads(
-            line,
-            object_pairs_hook=_object,
-            parse_int=_int,
-            parse_float=_float,
-            parse_constant=_refuse,
-        )
-    except (ValueError, RecursionError) as error:
+        results = read_json(line.decode(), ANSWER)
+    except ValueError as error:
         return Outcome("model_fault", detail=f"the answer is no strict JSON: {str(error)[:200]}")
     if not isinstance(results, list) or len(results) != num_cases or not all(map(_is_result, results)):
         return Outcome("model_fault", detail="the answer is not one result for each case")
@@ -91,27 +85,3 @@ def _is_result(result: Any) -> bool:
     if not isinstance(result, dict) or len(result) != 1:
         return False
     return "value" in result or isinstance(result.get("error"), str)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate key")
-    return members
-
-
-def _int(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"integer of more than {MAX_DIGITS} digits")
-    return int(digits)
-
-
-def _float(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError("number out of range")
-    return value
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
