@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import textenvs
 from textenvs.assets import spanish, translate
 from textenvs.assets.spanish import ADJECTIVE, NOUNS, VERB, Word, fill, noun_phrase
+from textenvs.rewards.references import ChrF
 from textenvs.tasks import make_task
 
+#: How the task scores.
+REWARD = ChrF(word_order=2)
 
+
+@cache
 def problems(split: str) -> list[textenvs.Problem]:
     task = make_task("translate", split=split)
     return [task[k] for k in range(len(task))]
@@ -70,6 +79,66 @@ def test_verbs_are_conjugated(verb: str, forms: str) -> None:
     (spanish_verb,) = VERB[verb].spanish
     names = (*spanish.FORMS, "fut1s", "fut3s", "fut3p")
     assert [(spanish_verb.forms or {})[name] for name in names] == forms.split()
+
+
+#: What no copy of a reference survives, and what it keeps on average: as the page says, where it does.
+BROKEN = {
+    "no spaces": (lambda text: text.replace(" ", ""), 0.78),
+    "a space less": (lambda text: text.replace(" ", "", 1), 0.93),
+    "a space more": (lambda text: text[:-2] + " " + text[-2:], None),
+    "small letters": (str.lower, 0.93),
+    "no full stop": (lambda text: text.rstrip(".?"), None),
+    "no accents": (lambda text: text.translate(str.maketrans("áéíóúñ¿", "aeioun ")), None),
+    "a word less": (lambda text: text.rpartition(" ")[0], None),
+    "a word behind": (lambda text: text + " no", None),
+    "a line behind": (lambda text: text + "\nno", None),
+    "a word before": (lambda text: "no " + text, None),
+    "twice": (lambda text: f"{text} {text}", 0.82),
+    "twice, on lines": (lambda text: f"{text}\n{text}", None),
+    "twice in one": (lambda text: text + text, None),
+    "backwards": (lambda text: " ".join(reversed(text.split())), None),
+    "without width": (lambda text: text + "\u200b", None),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_reference_never_scores_one(name: str) -> None:
+    change, expected = BROKEN[name]
+    values = []
+    for problem in problems("all")[::5]:
+        for reference in problem.references[:2]:
+            if change(reference) not in problem.references:
+                values.append(REWARD.score_text(change(reference), problem.references))
+    assert max(values) < 1
+    assert len(values) >= (40 if name == "no accents" else 182)
+    if expected is not None:
+        assert np.mean(values) == pytest.approx(expected, abs=0.0125)
+
+
+def spaces_aside(text: str) -> str:
+    """What chrF++ sees of a text: one space between words, and none before a full stop or a question mark."""
+    return re.sub(r" (?=[.?])", "", " ".join(text.split()))
+
+
+@given(st.data())
+def test_edits_of_a_reference_score_less_but_for_white_space(data: st.DataObject) -> None:
+    problem = data.draw(st.sampled_from(problems("heldout")))
+    text = data.draw(st.sampled_from(problem.references))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        stop = data.draw(st.integers(start, min(start + 3, len(text))))
+        text = text[:start] + data.draw(st.text(" \n.?¿aáeLl", max_size=3)) + text[stop:]
+    same = spaces_aside(text) in map(spaces_aside, problem.references)
+    assert (REWARD.score_text(text, problem.references) == 1) == same
+
+
+def test_the_task_scores_so_and_how_much_white_space_there_is_makes_no_difference() -> None:
+    rules = textenvs.Rules("translate")
+    assert vars(rules.reward) == vars(REWARD)
+    for problem in problems("train")[::20]:
+        for reference in problem.references:
+            for text in (reference.replace(" ", " \n "), f"\n{reference} ", reference[:-1] + " " + reference[-1]):
+                assert REWARD.score_text(text, problem.references) == 1
 
 
 def words(**named: Word) -> dict[str, Word]:

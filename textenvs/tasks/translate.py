@@ -20,9 +20,11 @@ The prompt and the response so far; see `textenvs.env.TextGenEnv`.
 A problem of the split, uniformly.
 
 ## Rewards
-chrF in [0, 1] against the best reference (character n-grams up to 6, recall weighs more; see `chrf`). 1 is a reference,
-and success; chrF ignores white space, so a reference without its spaces is worth as much. It needs `pip install
-"textenvs[rewards]"`. Any Spanish earns something: see the board of dumb policies in `textenvs list`.
+chrF++ in [0, 1] against the best reference: character n-grams up to 6, words and pairs of words, recall weighs more
+(`ChrF(word_order=2)`). 1 is a reference, and success; only how much white space stands between words, at the ends and
+before the full stop is free. On average a reference scores 0.78 without its spaces, 0.82 written twice, 0.93 in small
+letters. It needs `pip install "textenvs[rewards]"`. Any Spanish earns something: see the board of dumb policies in
+`textenvs list`.
 
 ## Episode End
 The end token, or the `max_new_tokens`-th token: 40.
@@ -33,12 +35,13 @@ are the frames (18 beside 65; "The man who works in the park is tired" where tra
 the park" and "The man is tired") and the combinations: a quarter of the pairs of verb and object and of adjective and
 noun are in held-out sentences only. Measured is compositional generalisation, not vocabulary, and a small model is far
 from it: after `textenvs sft textenvs/Translate-v0 --model tiny --epochs 20 --patience 3` the greedy responses of the
-shipped one (1.1M parameters) earn 0.91 in training (every seventh problem) and 0.30 held out (seed 0).
+shipped one (1.1M parameters) earn 0.91 in training (every seventh problem; 82 % are references) and 0.28 held out (none
+is; seed 0).
 
 ## References
-Popović 2015, "chrF", WMT; Lake and Baroni 2018, "Generalization without systematicity" (SCAN), ICML, and Kim and Linzen
-2020, "COGS", EMNLP, for splits by composition; the English-to-German environment of RL4LMs (Ramamurthy et al. 2023,
-arXiv:2210.01241) for the task.
+Popović 2017, "chrF++: words helping character n-grams", WMT; Lake and Baroni 2018, "Generalization without
+systematicity" (SCAN), ICML, and Kim and Linzen 2020, "COGS", EMNLP, for splits by composition; the English-to-German
+environment of RL4LMs (Ramamurthy et al. 2023, arXiv:2210.01241) for the task.
 
 ## Version History
 v0: first version.
@@ -47,6 +50,7 @@ v0: first version.
 from __future__ import annotations
 
 from textenvs.pack_task import PackTask
+from textenvs.rewards.references import ChrF
 
 
 class Translate(PackTask):
@@ -57,5 +61,5 @@ class Translate(PackTask):
     """
 
     pack = "translate"
-    reward = "chrf"
+    reward = ChrF(word_order=2)
     max_new_tokens = 40
