@@ -65,8 +65,15 @@ def test_every_reference_of_every_problem_scores_one_through_the_env(name: str) 
     ("name", "start", "text", "score", "success"),
     [
         # 4 words in common with a reference of 12: 2 x 4 / (4 + 12).
-        ("summarize", "Sum up: It rained all through", "The fair was empty", 0.5, True),
+        ("summarize", "Sum up: It rained all through", "The fair was empty", 0.5, False),
         ("summarize", "Sum up: It rained all through", "The fair was", 6 / 15, False),
+        (
+            "summarize",
+            "Sum up: It rained all through",
+            "the FAIR was empty in the rain but sold out on Sunday",
+            1,
+            True,
+        ),
         # "under the bed" without its article: 2 x 1 / (1 + 2).
         ("question_answering", "Emma keeps three cats.", "On the bed!", 0.5, False),
         ("question_answering", "Emma keeps three cats.", "Under bed", 1.0, True),
@@ -106,6 +113,30 @@ def test_texts_are_clean(name: str) -> None:
         assert re.fullmatch(r"([A-Z][^?!]*[.?] ?){3,5}", source(problem)), problem.prompt
         if name == "summarize":
             assert all(re.fullmatch(r"[A-Z].*\.", text) for text in problem.references)
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_reference_with_text_behind_it_is_no_success(split: str) -> None:
+    """Twice, with the first sentence or the whole text behind it: the budget cuts them, to 0.96 at most."""
+    problems, task = problems_of("summarize", split), textenvs.make_task("summarize", split=split)
+    first = [re.split(r"(?<=[.?]) ", source(problem))[0] for problem in problems]
+    behind = {"twice": None, "first sentence": first, "text": [source(problem) for problem in problems]}
+    for texts in behind.values():
+        for i in (0, 1):
+            own = [problem.references[i] for problem in problems]
+            longer = [f"{one} {more}" for one, more in zip(own, texts or own, strict=True)]
+            values = play("textenvs/Summarize-v0", list(range(len(own))), longer, split=split)
+            assert 2 / 3 < values.mean() < 0.8
+            assert 0.9 < values.max() < 0.961 < task.threshold
+
+
+def test_of_the_other_references_few_would_pass_a_lower_bar() -> None:
+    """What the page says of a bar of 0.5, and why success is 1."""
+    reward = RougeL()
+    scores = [reward.compare(*problem.references) for problem in problems_of("summarize", "all")]
+    assert np.mean(scores) == pytest.approx(0.25, abs=0.005)
+    assert np.mean(np.array(scores) >= 0.5) == pytest.approx(0.02, abs=0.005)
+    assert max(scores) < 0.565
 
 
 def word_runs(problems: list[textenvs.Problem], length: int) -> set[tuple[str, ...]]:
