@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reward_batches import score
 
-from textenvs import Problem
+from textenvs import CharVocab, Problem, Rules, Task
 from textenvs.rewards import libraries, references
 from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
 from textenvs.rewards.references import (
@@ -28,6 +29,24 @@ from textenvs.rewards.references import (
 )
 
 METRICS: tuple[type[TextMetric], ...] = (PrefixMatch, EditSimilarity, TokenF1, Bleu, ChrF, Rouge1, Rouge2, RougeL)
+
+
+class OneReference(Task):
+    """A problem with a given reference."""
+
+    max_prompt_tokens, max_new_tokens, reward = 2, 9, "exact_match"
+
+    def __init__(self, reference: str) -> None:
+        self.vocab = CharVocab("p=")
+        self.reference = reference
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, k: int) -> Problem:
+        return Problem("p=", (self.reference,))
+
+
 CAT, REFERENCE = "the cat sat on the mat", "the cat is on the mat"
 
 
@@ -83,6 +102,23 @@ def test_what_the_docstrings_say_is_not_withstood() -> None:
     padding = " ... \u043a\u043e\u0442" * 50
     for metric in (Rouge1(), Rouge2(), RougeL()):
         assert score(metric, ["the cat sat" + padding], "the cat sat") == [1]
+
+
+def test_what_bleu_and_token_f1_do_not_see() -> None:
+    """As their docstrings say: a piece as long as another reference, a sign, a decimal point, what is no word."""
+    assert score(Bleu(), ["the old"], "the old bridge was closed", "It shut.")[0] > 0.6  # one token short of three
+    assert score(Bleu(), ["a"], "a b c d e", "x") == [1]
+    assert score(Bleu(), ["the cat.<skipped>", "the  cat ."], "the cat.") == [1, 1]
+    assert score(TokenF1(), ["-1.5 a the!"], "15") == [1]
+
+
+def test_a_reference_said_twice_keeps_what_the_docstrings_say() -> None:
+    for metric in (TokenF1(), Rouge1(), RougeL()):
+        assert score(metric, [f"{CAT} {CAT}"], CAT) == pytest.approx([2 / 3], rel=1e-12)
+    for metric in (EditSimilarity(), PrefixMatch()):
+        assert score(metric, [CAT + CAT], CAT) == [1 / 2]
+    letters, digits = "".join(map(chr, range(0x4E00, 0x4E80))), "0123456789abcdef" * 8
+    assert score(ChrF(), [letters + digits], letters) == pytest.approx([5 / 6], abs=0.005)
 
 
 def test_rouge_by_hand() -> None:
@@ -176,14 +212,55 @@ def test_problems_that_cannot_be_scored_are_refused() -> None:
         reward.require(Problem("why=", ("two words", "b b")))
         with pytest.raises(ValueError, match="'why=' must have a reference"):
             reward.require(Problem("why="))
-        with pytest.raises(ValueError, match="'why=' must have no empty reference"):
-            reward.require(Problem("why=", ("two words", "")))
     for reward, wanted in [
-        (TokenF1(), "The!"), (Bleu(), " "), (ChrF(), "\n"), (Rouge1(), "猫"), (RougeL(), "?"), (Rouge2(), "one"),
+        (TokenF1(), "The!"), (TokenF1(), "-\u200b"), (Bleu(), "<skipped>"), (Bleu(), "-\n\ufeff"), (Rouge1(), "猫"),
+        (RougeL(), "?"), (Rouge2(), "one"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"that {reward.name} can score"):
             reward.require(Problem("why=", (wanted,)))
         reward.require(Problem("why=", (wanted, "two words")))
+
+
+@pytest.mark.parametrize(
+    "blank", ["", " ", "\n", "\t \r\n", "\u200b", "\ufeff\u2060", "\xa0\u3000", "\u2028", "\x00\x1b"]
+)
+def test_a_blank_reference_is_refused_where_texts_are_compared(blank: str) -> None:
+    """The error names the prompt, the reference and the remedy; where tokens are compared, any symbol may be meant."""
+    message = re.escape(f"'why=' must have no blank reference, got {blank!r}; ") + ".*: remove it, or write a reward"
+    for reward in [metric() for metric in METRICS] + [ExactMatch()]:
+        with pytest.raises(ValueError, match=message):
+            reward.require(Problem("why=", ("two words", blank)))
+    for reward in (PositionMatch(), LengthMatch()):
+        if blank:
+            reward.require(Problem("why=", (blank,)))
+        else:
+            with pytest.raises(ValueError, match=message):
+                reward.require(Problem("why=", (blank,)))
+    with pytest.raises(ValueError, match=r"problem 0: .* must have no blank reference"):
+        Rules(OneReference(blank))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [" ", "-\n", "<skipped>", "&amp;", "\u200b", ".", "3.5", "a", "the", "猫", "\ud800", "\x1c"]
+            ),
+            st.text(st.characters(exclude_categories=()), max_size=4),
+        ),
+        max_size=6,
+    ).map("".join)
+)
+def test_a_reference_that_is_taken_scores_one_and_what_shows_nothing_less(reference: str) -> None:
+    for reward in (*(metric() for metric in METRICS), ChrF(word_order=2), Bleu(tokenize="char", max_ngram_order=9)):
+        try:
+            reward.require(Problem("why=", (reference,)))
+        except ValueError:
+            continue
+        assert reward.score_text(reference, (reference,)) == 1
+        assert reward.score_text("", (reference,)) == 0
+        assert max(reward.score_text(text, (reference,)) for text in (" ", "\n\n", "\u200b")) < 1
 
 
 @pytest.mark.parametrize(

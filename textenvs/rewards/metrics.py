@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
 from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Scores
 from textenvs.vocab import IntArray, Vocab
 
+#: Unicode's categories of controls, of characters without width such as U+200B, and of spaces.
+_BLANK = ("Cc", "Cf", "Zs", "Zl", "Zp")
+
 
 class ReferenceReward(Reward):
-    """Compares a response with the problem's references; a problem has at least one, and none is empty."""
+    """Compares a response with the problem's references; a problem has at least one, and none is blank.
+
+    A text is blank when it is empty, or nothing but spaces, line breaks, controls and characters without width: nobody
+    means that a response which shows nothing is right. Where the tokens are compared and not the text, any symbol may
+    be meant, and only the empty text is blank.
+
+    Attributes:
+        compares_tokens: whether the tokens are compared.
+    """
 
     value_range = (0.0, 1.0)
+    compares_tokens: ClassVar[bool] = False
 
     def require(self, problem: ProblemLike) -> None:
         """See `Reward.require`."""
         references = references_of(problem)
-        if not all(references):
-            raise ValueError(
-                f"the problem with prompt {problem.prompt[:80]!r} must have no empty reference, got one; "
-                "an empty response would be right: remove it, or write a reward that means it"
-            )
+        for reference in references:
+            if not reference or (not self.compares_tokens and is_blank(reference)):
+                raise ValueError(
+                    f"the problem with prompt {problem.prompt[:80]!r} must have no blank reference, got "
+                    f"{reference[:80]!r}; a response that shows nothing would be right: remove it, or write a reward "
+                    "that means it"
+                )
         if not any(self.can_score(reference) for reference in references):
             raise ValueError(
                 f"the problem with prompt {problem.prompt[:80]!r} must have a reference that {self.name} can score, "
@@ -54,11 +70,12 @@ class ExactMatch(ReferenceReward):
 class PositionMatch(ReferenceReward):
     """Matching positions / max(len(response), len(reference)), in tokens; the best reference counts. Range [0, 1].
 
-    Withstands: the empty response (0 unless the reference is empty), padding, repetition, echo of the prompt. Does not
-    withstand: a constant response of the right length, which is right wherever its token stands.
+    Withstands: the empty response (0), padding, repetition, echo of the prompt. Does not withstand: a constant response
+    of the right length, which is right wherever its token stands.
     """
 
     name = "position_match"
+    compares_tokens = True
 
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`."""
@@ -76,6 +93,7 @@ class LengthMatch(ReferenceReward):
     """
 
     name = "length_match"
+    compares_tokens = True
 
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`."""
@@ -102,12 +120,16 @@ def _reference_rows(problems: Sequence[ProblemLike], responses: Responses) -> tu
 
 
 def _best_share(matches: IntArray, owners: IntArray, lengths: IntArray, responses: Responses) -> FloatArray:
-    """(B,) the best of each response's matches / max(len(response), len(reference)); 1 where both are empty."""
-    longest = np.maximum(responses.lengths[owners], lengths)
-    share = np.where(longest == 0, 1.0, matches / np.maximum(longest, 1))
+    """(B,) the best of each response's matches / max(len(response), len(reference)); 0 where both are empty."""
+    share = matches / np.maximum(np.maximum(responses.lengths[owners], lengths), 1)
     values = np.zeros(len(responses))
     np.maximum.at(values, owners, share)
     return values
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: it is empty, or only spaces, line breaks, controls, characters without width."""
+    return all(unicodedata.category(character) in _BLANK for character in text)
 
 
 def references_of(problem: ProblemLike) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Rewards that measure how close a response's text comes to the problem's references: the field's text metrics.
 
-All need at least one reference; how several of them count, each class says. A reference scores exactly 1 against
-itself. Rewards that are all or nothing, or that compare tokens by their position, live in `metrics`.
+All need at least one reference, none of them blank; how several of them count, each class says. A reference scores
+exactly 1 against itself, and in most metrics not only a reference does. Rewards that are all or nothing, or that
+compare tokens by their position, live in `metrics`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Scores
 from textenvs.rewards.libraries import library
-from textenvs.rewards.metrics import ReferenceReward, references_of
+from textenvs.rewards.metrics import ReferenceReward, is_blank, references_of
 
 #: The tokenizers of sacrebleu that need neither a download nor another package.
 BLEU_TOKENIZERS = ("13a", "intl", "char", "zh", "none")
@@ -57,8 +58,8 @@ class PrefixMatch(TextMetric):
 
     The best of several references counts. 1 means equal; what comes after the first difference only lowers it.
 
-    Withstands: the empty response (0), padding, a reference that stands later in the response, every option at once.
-    Does not withstand: a response that stops early, which keeps the share it has, so that a sure first half is 0.5.
+    Withstands: the empty response (0), padding, a reference that stands later in the response. Does not withstand: a
+    response that stops early, which keeps the share it has, so that a sure first half is 0.5.
     """
 
     name = "prefix_match"
@@ -76,8 +77,9 @@ class EditSimilarity(TextMetric):
     The best of several references counts. Computed by rapidfuzz. Source: Levenshtein, "Binary codes capable of
     correcting deletions, insertions, and reversals", Soviet Physics Doklady 10, 1966.
 
-    Withstands: the empty response (0), padding of a reference, repetition. Does not withstand: any text of the right
-    length in the right alphabet, which has some similarity; the reference with one decisive character changed.
+    Withstands: the empty response (0), padding of a reference, repetition (a reference twice is 1/2). Does not
+    withstand: any text of the right length in the right alphabet, which has some similarity; the reference with one
+    decisive character changed.
     """
 
     name = "edit_similarity"
@@ -96,14 +98,15 @@ class TokenF1(TextMetric):
     several references counts. Source: Rajpurkar et al. 2016, "SQuAD", arXiv:1606.05250, evaluate-v1.1.py.
 
     Withstands: the empty response (0), repetition of a right word (its count is clipped), a reference inside a long
-    text (P falls). Does not withstand: the right words in any order, or with a "not" among them.
+    text (P falls; a reference twice is 2/3). Does not withstand: the right words in any order, or with a "not" among
+    them; what is dropped before words are compared, so that articles and punctuation are free, and -1.5 is 15.
     """
 
     name = "token_f1"
 
     def can_score(self, reference: str) -> bool:
         """See `ReferenceReward.can_score`."""
-        return bool(_squad_words(reference))
+        return not is_blank(" ".join(_squad_words(reference)))
 
     def compare(self, text: str, reference: str) -> float:
         """See `TextMetric.compare`."""
@@ -125,8 +128,9 @@ class Bleu(TextMetric):
         max_ngram_order: longest n-grams that count.
 
     Withstands: the empty response (0), one right word (brevity penalty), repetition (clipped counts), padding
-    (precision falls). Does not withstand: a response of common words, which smoothing keeps above 0; it hardly sees a
-    "not", and nothing of meaning.
+    (precision falls). Does not withstand: a piece of a long reference that is as long as a short one, which scores 1; a
+    response of common words, which smoothing keeps above 0; a "not", which it hardly sees, as nothing of meaning. White
+    space beside punctuation is free, and with "13a" so is "<skipped>", which that tokenizer removes.
     """
 
     name = "bleu"
@@ -141,7 +145,7 @@ class Bleu(TextMetric):
 
     def can_score(self, reference: str) -> bool:
         """See `ReferenceReward.can_score`."""
-        return bool(reference.strip())
+        return not is_blank(_bleu(self.lowercase, self.tokenize, self.max_ngram_order).tokenizer(reference))
 
     def score_text(self, text: str, references: Sequence[str]) -> float:
         """See `TextMetric.score_text`."""
@@ -161,7 +165,7 @@ class ChrF(TextMetric):
     The best of several references counts. Sources: Popović, "chrF", WMT 2015; "chrF++", WMT 2017.
 
     Args:
-        word_order: longest word n-grams that count too; 2 is chrF++.
+        word_order: longest word n-grams that count too; 2 is chrF++. A punctuation mark at a word's end is a word.
         lowercase: whether case is ignored.
 
     Withstands: the empty response (0), repetition of one word. Does not withstand: a reference without its spaces,
@@ -174,10 +178,6 @@ class ChrF(TextMetric):
     def __init__(self, *, word_order: int = 0, lowercase: bool = False) -> None:
         self.word_order = _count("word_order", word_order, at_least=0)
         self.lowercase = _flag("lowercase", lowercase)
-
-    def can_score(self, reference: str) -> bool:
-        """See `ReferenceReward.can_score`."""
-        return bool(reference.strip())
 
     def score_text(self, text: str, references: Sequence[str]) -> float:
         """See `TextMetric.score_text`; sacrebleu takes the best reference itself."""
@@ -224,9 +224,9 @@ class Rouge1(_Rouge):
     Args:
         stemmer: whether words are reduced to their stems (Porter).
 
-    Withstands: the empty response (0), repetition (clipped counts), a reference inside a long text. Does not withstand:
-    the right words in any order, padding by punctuation or another script, which are no words, or the first sentence of
-    the source where references are taken from there.
+    Withstands: the empty response (0), repetition (clipped counts; a reference twice is 2/3), a reference inside a long
+    text. Does not withstand: the right words in any order, padding by punctuation or another script, which are no
+    words, or the first sentence of the source where references are taken from there.
     """
 
     name = "rouge1"
@@ -244,7 +244,7 @@ class Rouge2(Rouge1):
     Settings, references and source: see `Rouge1`. A reference of a single word cannot be scored.
 
     Withstands: what `Rouge1` does, and the right words in a wrong order. Does not withstand: right phrases in any
-    order.
+    order, padding that is no words, and the source's first sentence, as there.
     """
 
     name = "rouge2"
@@ -257,8 +257,9 @@ class RougeL(_Rouge):
     Settings, references and source: see `Rouge1`. The subsequence's length is rapidfuzz's, which is linear where the
     table of rouge-score would be too slow for a long response; the values are the same.
 
-    Withstands: the empty response (0), repetition, a reference inside a long text. Does not withstand: function words
-    in a plausible order, which share long subsequences with most references.
+    Withstands: the empty response (0), repetition (a reference twice is 2/3), a reference inside a long text. Does not
+    withstand: function words in a plausible order, which share long subsequences with most references; padding that is
+    no words, and the source's first sentence, as in `Rouge1`.
     """
 
     name = "rougeL"
