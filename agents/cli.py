@@ -49,7 +49,7 @@ def list_envs(*, json: bool = False) -> None:
     rows: list[dict[str, Any]] = []
     for entry in textenvs.ENTRIES:
         try:
-            known = textenvs.anchors(textenvs.Rules(**entry.kwargs))
+            known = textenvs.Anchors.stored(entry.id) or textenvs.anchors(textenvs.Rules(**entry.kwargs))
         except (ImportError, textenvs.RewardError) as error:
             warnings.warn(f"{entry.id} cannot be made here: {error}", stacklevel=2)
             known = textenvs.Anchors()
@@ -58,8 +58,8 @@ def list_envs(*, json: bool = False) -> None:
         _print_json(rows)
         return
     table = Table(
-        title="environments (mean return at default settings)",
-        caption="-: nobody knows, or the reward cannot work here; dumb success: share that a dumb policy solves",
+        title="environments (mean return at default settings; benchmarks/board.py renews it)",
+        caption="-: nobody knows; dumb success: share that a dumb policy solves; `textenvs show ID` plays it anew",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -1,4 +1,4 @@
-"""What policies that do not read the problem may earn on every id. See benchmarks/board.py."""
+"""What policies that do not read the problem may earn on every id, and that the stored anchors are what they earn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tasks_for_tests import GuessingGame
 
 import textenvs
-from textenvs.anchors import NEEDS_ANSWER, Played
+from textenvs.anchors import NEEDS_ANSWER, Played, _stored
 
 IDS = tuple(entry.id for entry in textenvs.ENTRIES)
 
@@ -86,6 +86,19 @@ def test_no_id_is_an_exception_to_both_bars() -> None:
 def test_partial_credit_is_seen() -> None:
     assert gives_partial_credit("copy")
     assert not gives_partial_credit("parity")  # right or wrong
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_stored_anchors_are_what_is_measured(env_id: str) -> None:
+    stored = textenvs.Anchors.stored(env_id)
+    assert stored is not None, f"run python benchmarks/board.py {env_id}"
+    measured = textenvs.anchors(*play(env_id))
+    assert vars(stored) == pytest.approx(vars(measured), abs=1e-6), f"run python benchmarks/board.py {env_id}"
+
+
+def test_no_anchors_are_stored_but_those_of_the_ids() -> None:
+    assert tuple(_stored()) == IDS
+    assert textenvs.Anchors.stored("Mine-v0") is None
 
 
 class Options(textenvs.Task):

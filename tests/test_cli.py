@@ -61,6 +61,28 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_list_plays_an_id_whose_anchors_are_not_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = textenvs.Entry("Mine-v0", "mine", {"task": "copy", "length": 2})
+    monkeypatch.setattr(textenvs, "ENTRIES", (*textenvs.ENTRIES[:1], mine))
+    assert run("list", "--json") == 0
+    known = textenvs.anchors(textenvs.Rules(**mine.kwargs))
+    assert json.loads(capsys.readouterr().out)[1] == {"id": "Mine-v0", "family": "mine", **vars(known)}
+
+
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_list_plays_and_imports_nothing(flag: list[str]) -> None:
+    heavy = ("torch", "transformers", "tokenizers", "reasoning_gym", "pandas", "scipy", "matplotlib", "textenvs.tasks.")
+    code = (
+        "import sys; from agents.cli import main; main(sys.argv[1:])\n"
+        f"print([m for m in sys.modules if m.startswith({heavy})], file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, "list", *flag], capture_output=True, text=True, check=True)
+    assert result.stderr == "[]\n"
+    assert all(entry.id in result.stdout for entry in textenvs.ENTRIES)
+
+
 @pytest.mark.parametrize("entry", textenvs.ENTRIES, ids=lambda entry: entry.id)
 def test_show_and_list_every_id(entry: textenvs.Entry, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("show", entry.id) == 0

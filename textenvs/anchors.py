@@ -1,14 +1,18 @@
 """What known policies earn in a task: the scale on which a learned return means something.
 
-The board of dumb policies, none of which reads the problem, and what follows from it: `anchors`.
+The board of dumb policies, none of which reads the problem, and what follows from it: `anchors`. Playing them all takes
+seconds, so what the registered ids earn at default settings is stored: `Anchors.stored`.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +29,7 @@ NUM_RANDOM = 500
 #: Of the board: what needs the answer. Not a policy that anyone can run, so not among the dumb ones.
 NEEDS_ANSWER = ("reference", "reference_plus_suffix")
 _RANDOM_SEED = 0
+_STORED = Path(__file__).parent / "assets/anchors.csv"
 
 
 class Played(NamedTuple):
@@ -52,13 +57,36 @@ class Anchors:
     optimal: float | None = None
     dumb_success: float | None = None
 
+    @staticmethod
+    def stored(env_id: str) -> Anchors | None:
+        """What `anchors` gave for an id, to 6 decimals, when `python benchmarks/board.py` last ran; None: not stored.
 
-def anchors(rules: Rules) -> Anchors:
-    """Compute the anchors of an env's rules; a reward that cannot work here leaves what it must score unknown."""
+        Nothing is played or imported for it, so it is there also where the id's reward cannot work.
+        """
+        return _stored().get(env_id)
+
+
+@cache
+def _stored() -> dict[str, Anchors]:
+    with _STORED.open(encoding="utf-8", newline="") as file:
+        rows = {row.pop("id"): row for row in csv.DictReader(file)}
+    return {
+        env_id: Anchors(**{name: float(value) if value else None for name, value in row.items()})
+        for env_id, row in rows.items()
+    }
+
+
+def anchors(rules: Rules, rows: Mapping[str, Played] | None = None) -> Anchors:
+    """Compute the anchors of an env's rules; a reward that cannot work here leaves what it must score unknown.
+
+    Args:
+        rules: of the env.
+        rows: what `board` gave for them, where it has been played already.
+    """
     task = rules.task
     random, optimal = task.random_return(), task.optimal_return()
     try:
-        rows = board(rules)
+        rows = board(rules) if rows is None else rows
         random = _random_return(rules) if random is None else random
     except (RewardError, ImportError):
         return Anchors(random=random, optimal=optimal)
