@@ -96,6 +96,28 @@ def test_reading_level_by_hand() -> None:
     assert score(ReadingGrade(8), ["", "42"]) == [0, 0]
 
 
+#: By text: distinct-1 and -2, repetition-1 and -4, 3 to 9 words, 3 to 9 characters, ease, grade 8.
+EDGES = {
+    "": [0, 0, 0, 0, 0, 0, 0, 0],
+    "!!!": [0, 0, 0, 0, 0, 1, 0, 0],
+    " \n": [0, 0, 0, 0, 0, 2 / 3, 0, 0],
+    "½² ①猫 Привет!": [1, 1, 0, 0, 1, 9 / 13, 0, 0],
+    "word": [1, 0, 0, 0, 1 / 3, 1, 1, 1 / 12.4],
+    "table": [1, 0, 0, 0, 1 / 3, 1, 0.3662, 1 / 1.4],
+    "syllable": [1, 0, 0, 0, 1 / 3, 1, 0, 1 / 13.2],
+    "a" * 100_000: [1, 0, 0, 0, 1 / 3, 9e-5, 1, 1 / 12.4],
+    "word " * 20_000: [5e-5, 1 / 19_999, -0.99995, -19_996 / 19_997, 9 / 20_000, 9e-5, 0, 1 / 7789.21],
+    "!" * 100_000: [0, 0, 0, 0, 0, 9e-5, 0, 0],
+}
+
+
+@pytest.mark.parametrize("text", EDGES, ids=lambda text: ascii(text[:9]))
+def test_texts_with_nothing_one_word_or_no_end_score_what_the_docstrings_say(text: str) -> None:
+    rewards = [DistinctN(1), DistinctN(), RepetitionN(1), RepetitionN(), LengthRange(3, 9)]
+    rewards += [LengthRange(3, 9, unit="characters"), ReadingEase(), ReadingGrade(8)]
+    assert [score(reward, [text])[0] for reward in rewards] == pytest.approx(EDGES[text], rel=1e-9, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "reward",
     [DistinctN(), RepetitionN(), LengthRange(3, 9), LengthRange(9, unit="characters"), ReadingEase(), ReadingGrade(8)],
@@ -161,6 +183,16 @@ def test_log_prob_agrees_with_one_token_at_a_time() -> None:
     assert cut == pytest.approx(one_by_one("The movie", " was great", ended=False), abs=1e-5)
     [empty] = log_probs(LogProb(), ["The movie"], [""], finish_reason="running")
     assert empty == pytest.approx(one_by_one("The movie", "", ended=True), abs=1e-5)
+
+
+def test_log_prob_of_one_token_punctuation_and_endless_text() -> None:
+    """Means over the tokens and the end token; of an endless text as much is read as the context holds."""
+    values = log_probs(LogProb(), ["The movie"] * 3, [" was", "!!!", " good" * 20_000])
+    expected = [one_by_one("The movie", text, ended=True) for text in (" was", "!!!")]
+    assert values[:2] == pytest.approx(expected, abs=1e-5)
+    assert values[0] > values[1]
+    room = LogProb()._context - len(TokenizerVocab(ASSETS / "tokenizer.json").encode("The movie"))
+    assert values[2] == pytest.approx(one_by_one("The movie", " good" * room, ended=False), abs=1e-5)
 
 
 def test_log_prob_prefers_english_and_withstands_the_empty_response() -> None:

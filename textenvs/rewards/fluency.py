@@ -1,7 +1,9 @@
 """Rewards that look at a response alone: its variety, length and reading level. How likely it is: `pretrained.LogProb`.
 
 None of them says whether a response answers its prompt: add, multiply or gate them with one that does. Words are runs
-of letters, digits and underscores, with apostrophes inside, in lower case.
+of letters, digits and underscores, with apostrophes inside, in lower case; in a script without spaces, or run together,
+a sentence is one word. A text of punctuation or white space alone has no words, and scores as the empty one does, but
+where characters or tokens are counted. However long a text is, all of it is read.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Sc
 UNITS = ("words", "characters", "tokens")
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+# Those of English, with the accents of its loan words: \w has fractions and other scripts, of a syllable each.
+_LETTERS = re.compile(r"[a-zß-öø-ÿ]+(?:['’][a-zß-öø-ÿ]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 _VOWELS = re.compile(r"[aeiouy]+")
 _SILENT_E = re.compile(r"(?:[^aeiouyl]|[aeiouy]l)e$")
@@ -41,13 +44,15 @@ class TextReward(Reward):
 class DistinctN(TextReward):
     """Different n-grams of words / all of them; 0 for a text without any. Range [0, 1].
 
+    A text of fewer than n words has none, so that a single word scores 0, or 1 where n is 1.
+
     Args:
         n: words of an n-gram, at least 1.
 
     Source: Li et al. 2016, "A diversity-promoting objective function for neural conversation models", arXiv:1510.03055.
 
-    Withstands: the empty response (0), repetition. Does not withstand: a response of n different words, or any salad of
-    words.
+    Withstands: the empty response, punctuation alone (0), repetition. Does not withstand: a response of n different
+    words, which a long text hardly reaches, or any salad of words.
     """
 
     value_range = (0.0, 1.0)
@@ -65,13 +70,15 @@ class DistinctN(TextReward):
 class RepetitionN(TextReward):
     """Minus the share of n-grams of words that occurred before, seq-rep-n: a penalty. Range [-1, 0].
 
+    0 for a text without any, which repeats nothing: one of at most n words, or of punctuation alone.
+
     Args:
         n: words of an n-gram, at least 1.
 
     Source: Welleck et al. 2020, "Neural text generation with unlikelihood training", arXiv:1908.04319.
 
-    Withstands: repetition, of a word or of a phrase of up to any length. Does not withstand: the empty response, which
-    repeats nothing (0).
+    Withstands: a word or a phrase again and again, with whatever punctuation between. Does not withstand: the empty
+    response (0); repetition without spaces, which is one word; phrases of fewer than n words with others in between.
     """
 
     value_range = (-1.0, 0.0)
@@ -89,12 +96,15 @@ class RepetitionN(TextReward):
 class LengthRange(Reward):
     """1.0 for a length in [low, high], else short / low or high / long: the ratio to the nearer bound. Range [0, 1].
 
+    The empty text scores 0, and punctuation alone too where words are counted; one of 100,000 words high / 100,000.
+
     Args:
         low: at least 1.
         high: at least `low`; None means `low`, a target.
         unit: "words", "characters", or the env's "tokens".
 
-    Withstands: the empty response (0). Does not withstand: anything of the right length, by definition.
+    Withstands: the empty response (0), padding. Does not withstand: anything of the right length, by definition; a
+    response of one word, or of the right length in spaces, where characters or tokens are counted.
     """
 
     name = "length_range"
@@ -124,11 +134,13 @@ class LengthRange(Reward):
 class ReadingEase(TextReward):
     """Flesch reading ease of an English text / 100, held within 0 and 1: 1 is very easy. Range [0, 1].
 
-    206.835 - 1.015 words / sentences - 84.6 syllables / words; 0 for a text without words. Syllables are counted by
-    `num_syllables`. Source: Flesch, "A new readability yardstick", Journal of Applied Psychology 32, 1948.
+    206.835 - 1.015 words / sentences - 84.6 syllables / words; 0 for a text without words, such as "!!!", "42" or one
+    in another script. One word scores 1 with one syllable, 0.37 with two, else 0; one endless sentence 0. Syllables are
+    counted by `num_syllables`, words and sentences by `text_counts`. Source: Flesch, "A new readability yardstick",
+    Journal of Applied Psychology 32, 1948.
 
-    Withstands: the empty response (0), digits and other signs alone. Does not withstand: one short word; nonsense in
-    short words and sentences.
+    Withstands: the empty response (0), digits, punctuation and other signs alone. Does not withstand: one word of one
+    syllable, "a" 100,000 times too; nonsense in short words and sentences, beside any amount of what is no word.
     """
 
     name = "reading_ease"
@@ -145,13 +157,16 @@ class ReadingEase(TextReward):
 class ReadingGrade(TextReward):
     """1 / (1 + |g - target|), g the Flesch-Kincaid grade of an English text. Range [0, 1].
 
-    g = 0.39 words / sentences + 11.8 syllables / words - 15.59, US school years; 0 for a text without words. Syllables
-    are counted by `num_syllables`. Source: Kincaid et al., "Derivation of new readability formulas", 1975.
+    g = 0.39 words / sentences + 11.8 syllables / words - 15.59, US school years; 0 for a text without words, such as
+    "!!!", "42" or one in another script. One word of one syllable has the grade -3.4, of two 8.4; an endless sentence
+    has one far above any target. Counted as for `ReadingEase`. Source: Kincaid et al., "Derivation of new readability
+    formulas", 1975.
 
     Args:
         target: the grade that scores 1.
 
-    Withstands: the empty response (0), digits and other signs alone. Does not withstand: nonsense of the right length.
+    Withstands: the empty response (0), digits, punctuation and other signs alone. Does not withstand: nonsense of the
+    right length; one word of the right number of syllables.
     """
 
     name = "reading_grade"
@@ -171,8 +186,12 @@ class ReadingGrade(TextReward):
 
 
 def text_counts(text: str) -> tuple[int, int, int]:
-    """Words (of letters), sentences (what stands between ., ! or ? with a space behind, and has a word), syllables."""
-    words = _LETTERS.findall(text.lower())
+    """Words, sentences (what stands between ., ! or ? with a space behind, and has a word), and the words' syllables.
+
+    A word is a run of the letters of English, accented or not, with apostrophes inside; other scripts have none.
+    """
+    text = text.lower()
+    words = _LETTERS.findall(text)
     sentences = sum(1 for part in _SENTENCE_END.split(text) if _LETTERS.search(part))
     return len(words), sentences, sum(map(num_syllables, words))
 
