@@ -1,15 +1,21 @@
 """Given responses as whole episodes: demonstrations of an env, or the lines of a file. What learns them is `sft`."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 import textenvs
 from agents.rollout import Rollout
+
+#: A file larger than this is refused: its lines are held in memory.
+MAX_FILE_BYTES = 256 << 20
+#: Of a line of JSON: a long response, or a problem with its hidden tests; half a character is the response's fault.
+LINE = textenvs.JsonLimits(num_bytes=16 << 20, depth=128, values=1 << 20, digits=4_000, surrogates=True)
+
+T = TypeVar("T")
 
 
 class Episode(NamedTuple):
@@ -87,26 +93,44 @@ def read_responses(path: str | Path, rules: textenvs.Rules) -> list[Episode]:
             the vocabulary or against the mask; the message names line and value.
         OSError: when the file cannot be read.
     """
-    episodes = []
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        episodes.append(_read_line(line.rstrip("\n"), rules, is_json=Path(path).suffix == ".jsonl"))
-                    except ValueError as error:
-                        raise ValueError(f"{path}:{number}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8, got byte {error.start} of a block that is not; re-encode it") from None
-    if not episodes:
+    is_json = Path(path).suffix == ".jsonl"
+    return read_lines(path, lambda line: _read_line(line, rules, is_json=is_json))
+
+
+def read_lines(path: str | Path, read: Callable[[str], T]) -> list[T]:
+    """What `read` makes of each line of a file of responses; blank lines are skipped.
+
+    Raises:
+        ValueError: too large, without responses, not UTF-8, or a line that `read` refuses; names file and line.
+        OSError: the file cannot be read.
+    """
+    file = Path(path)
+    if (size := file.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} must be at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
+    found: list[T] = []
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if text.strip():
+                    found.append(read(text))
+            except UnicodeDecodeError as error:
+                byte = f"0x{line[error.start]:02x} as byte {error.start + 1}"
+                raise ValueError(f"{path}:{number}: line must be UTF-8, got {byte}; re-encode the file") from None
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}") from None
+    if not found:
         raise ValueError(f"{path} must hold at least one response, got none; write one a line")
-    return episodes
+    return found
 
 
 def _read_line(line: str, rules: textenvs.Rules, *, is_json: bool) -> Episode:
     vocab = rules.vocab
     if is_json:
-        prompt, response = _read_json(line)
+        record = read_object(line)
+        prompt, response = record.get("prompt"), record.get("response")
+        if not isinstance(prompt, str) or not isinstance(response, str):
+            raise ValueError(f'line must be a JSON object with the texts "prompt" and "response", got {line[:80]!r}')
         ids = vocab.encode(response).tolist()
     elif "\t" in line:
         prompt, _, response = line.partition("\t")
@@ -129,15 +153,19 @@ def _read_line(line: str, rules: textenvs.Rules, *, is_json: bool) -> Episode:
     return episode
 
 
-def _read_json(line: str) -> tuple[str, str]:
+def read_object(line: str) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: it is none, or one that `textenvs.read_json` refuses.
+    """
     try:
-        record = json.loads(line)
-        prompt, response = record["prompt"], record["response"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        prompt = response = None
-    if not isinstance(prompt, str) or not isinstance(response, str):
-        raise ValueError(f'line must be a JSON object with the texts "prompt" and "response", got {line[:80]!r}')
-    return prompt, response
+        record = textenvs.read_json(line, LINE)
+    except ValueError as error:
+        raise ValueError(f"line must be JSON, got {line[:80]!r}: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"line must be a JSON object, got {line[:80]!r}")
+    return record
 
 
 def as_rollout(episodes: list[Episode], *, has_masks: bool) -> Rollout:

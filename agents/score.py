@@ -1,10 +1,10 @@
 """Saved responses, scored again by a task's reward, in batches: what `textenvs score` does."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import textenvs
+from agents.responses import read_lines, read_object
 
-#: Responses scored together; a row's score never depends on the others.
-BATCH_SIZE = 256
-#: A file larger than this is refused: its lines are held in memory.
-MAX_FILE_BYTES = 256 << 20
+#: Responses scored together, fewer where they are long; a row's score never depends on the others.
+BATCH_SIZE, BATCH_CHARS = 256, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,15 @@ class _Problems:
         """
         if "problem_id" in line:
             rules = self._split(_text(line, "split") if "split" in line else None)
-            return rules.start(_whole(line, "problem_id", len(rules.task))).problem
+            start = rules.start(_whole(line, "problem_id", len(rules.task)))
+            if "prompt" in line and _text(line, "prompt") not in (start.prompt, start.problem.prompt):
+                raise ValueError(
+                    f'"prompt" must be that of problem {line["problem_id"]}, {start.prompt!r:.80}, '
+                    f'got {line["prompt"]!r:.80}; the line is of other env kwargs or of another split: add "split"'
+                )
+            return start.problem
         if "prompt" in line:
-            problem = self._prompted(line)
+            problem = self._given(line) if "references" in line or "metadata" in line else self._prompted(line)
             self.rules.reward.require(problem)
             return problem
         if "seed" not in line:
@@ -77,15 +82,23 @@ class _Problems:
         draw = np_random(_whole(line, "seed", 1 << 63))[0].integers(len(self.rules.task))
         return self.rules.start(int(draw)).problem
 
+    def _given(self, line: Mapping[str, Any]) -> textenvs.Problem:
+        """The problem that a line spells out."""
+        references, metadata = line.get("references", []), line.get("metadata", {})
+        if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+            raise ValueError(f'"references" must be a list of texts, got {references!r:.80}')
+        if not isinstance(metadata, dict):
+            raise ValueError(f'"metadata" must be an object, got {metadata!r:.80}')
+        for text in references:
+            try:
+                self.rules.vocab.encode(text)
+            except ValueError as error:
+                raise ValueError(f'"references" must be in the vocabulary of the env: {error}') from None
+        return textenvs.Problem(_text(line, "prompt"), tuple(references), metadata)
+
     def _prompted(self, line: Mapping[str, Any]) -> textenvs.Problem:
+        """The problem that the task reads from a prompt, or has with it."""
         prompt = _text(line, "prompt")
-        if "references" in line or "metadata" in line:
-            references, metadata = line.get("references", []), line.get("metadata", {})
-            if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
-                raise ValueError(f'"references" must be a list of texts, got {references!r:.80}')
-            if not isinstance(metadata, dict):
-                raise ValueError(f'"metadata" must be an object, got {metadata!r:.80}')
-            return textenvs.Problem(prompt, tuple(references), metadata)
         if self.rules.has_replies:
             raise ValueError(
                 'line must have "problem_id", or "references" and "metadata": a prompt does not tell it here'
@@ -104,7 +117,7 @@ class _Problems:
         if self._by_prompt is None:
             task, self._by_prompt = self.rules.task, {}
             if "split" not in self._env_kwargs:
-                with suppress(TypeError, ValueError):  # of a task without splits: its problems are those it has
+                with suppress(ValueError):  # of a task without splits: its problems are those it has
                     task = self._split("all").task
             for k in range(len(task)):
                 same = self._by_prompt.setdefault(task[k].prompt, [])
@@ -116,7 +129,12 @@ class _Problems:
         """The env's rules on a split; None for the one that it was given."""
         if split not in self._rules:
             settings = {} if split is None else {"split": split}
-            env: Any = gym.make(self._env_id, **{**self._env_kwargs, **settings}).unwrapped
+            try:
+                env: Any = gym.make(self._env_id, **{**self._env_kwargs, **settings}).unwrapped
+            except TypeError as error:
+                if split is None:
+                    raise
+                raise ValueError(f'"split" must be left out, got {split!r}: {error}') from None
             self._rules[split] = env.rules
         return self._rules[split]
 
@@ -125,72 +143,60 @@ def read_saved(path: Path, problems: _Problems) -> list[Saved]:
     """Read a file of JSON lines, blank ones skipped.
 
     Raises:
-        ValueError: too large, not UTF-8, without lines, or a line that is none; names file, line and key.
-        OSError: it cannot be read.
+        ValueError, OSError: see `agents.responses.read_lines`; of a line, names the key too.
     """
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise ValueError(f"{path} must be at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
-    saved: list[Saved] = []
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    try:
-                        saved.append(_read_line(text, len(saved), problems))
-                    except ValueError as error:
-                        raise ValueError(f"{path}:{number}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8, got byte {error.start} of a block that is not; re-encode it") from None
-    if not saved:
-        raise ValueError(f"{path} must hold at least one response, got none; write one JSON object a line")
-    return saved
+    numbers = count()
+    return read_lines(path, lambda text: _read_line(text, next(numbers), problems))
 
 
 def _read_line(text: str, number: int, problems: _Problems) -> Saved:
-    try:
-        line = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"line must be JSON, got {text[:80]!r}: {error}") from None
-    if not isinstance(line, dict):
-        raise ValueError(f"line must be a JSON object, got {text[:80]!r}")
-    problem, task = problems.find(line), problems.rules.task
-    if not problems.rules.has_replies:
+    line, rules = read_object(text), problems.rules
+    problem = problems.find(line)
+    if not rules.has_replies:
         turns = [_text(line, "response")]
     elif "turns" in line:
-        turns = _texts(line, "turns")
+        turns = _checked_turns(rules, problem, _texts(line, "turns"))
     else:
-        spoken = line.get("response")
-        turns = _replied(
-            task, problem, _texts(line, "response") if isinstance(spoken, list) else [_text(line, "response")]
-        )
+        spoken = _texts(line, "response") if isinstance(line.get("response"), list) else [_text(line, "response")]
+        turns = _replied(rules, problem, spoken)
     value = line.get("value")
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise ValueError(f'"value" must be a number or null, got {value!r:.80}')
     try:
-        stated = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        stated = None if value is None else float(value)
     except OverflowError:
         raise ValueError(f'"value" must be a number of double precision, got {str(value)[:20]}...') from None
     return Saved(line.get("id", number), problem, turns, stated)
 
 
-def _no_constant(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not np.isfinite(value):
-        raise ValueError(f"{digits[:20]} is no finite number")
-    return value
-
-
-def _replied(task: textenvs.Task, problem: textenvs.Problem, spoken: Sequence[str]) -> list[str]:
+def _replied(rules: textenvs.Rules, problem: textenvs.Problem, spoken: Sequence[str]) -> list[str]:
     """The agent's turns with the task's replies between them, up to the turn that ends the episode."""
     turns: list[str] = []
     for text in spoken:
         turns.append(text)
-        reply = task.reply(problem, turns)
+        try:
+            reply = rules.task.reply(problem, turns)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f'"metadata" must have what the task replies by, got {dict(problem.metadata)!r:.80}: '
+                f"{type(error).__name__}: {error}"
+            ) from None
         if reply is None:
             break
-        turns.append(reply)
+        turns.append(rules.vocab.decode(rules.vocab.encode(reply).tolist()))
+    return turns
+
+
+def _checked_turns(rules: textenvs.Rules, problem: textenvs.Problem, turns: list[str]) -> list[str]:
+    """Turns whose replies are the task's own; they may stop anywhere, as the budget does."""
+    replied = _replied(rules, problem, turns[::2])
+    for i in range(1, len(turns), 2):
+        if i >= len(replied) or turns[i] != replied[i]:
+            own = f"the task replies {replied[i]!r:.80}" if i < len(replied) else "the episode has ended"
+            raise ValueError(
+                f'"turns" must be agent, reply, agent, ... with the replies of the task, got {turns[i]!r:.80} as turn '
+                f'{i + 1}, where {own}; give "response", the list of the agent\'s turns, to have it replied to'
+            )
     return turns
 
 
@@ -220,8 +226,13 @@ def score_saved(rules: textenvs.Rules, saved: Sequence[Saved]) -> Iterator[Score
 
     A response that the vocabulary cannot spell is a model_fault of the reward's least value, or 0 without one.
     """
-    for first in range(0, len(saved), BATCH_SIZE):
-        yield from _score_batch(rules, saved[first : first + BATCH_SIZE])
+    first = longest = 0
+    for i, one in enumerate(saved):
+        longest = max(longest, sum(map(len, one.turns)))
+        if i > first and (i - first == BATCH_SIZE or (i - first + 1) * longest > BATCH_CHARS):
+            yield from _score_batch(rules, saved[first:i])
+            first, longest = i, sum(map(len, one.turns))
+    yield from _score_batch(rules, saved[first:])
 
 
 def _score_batch(rules: textenvs.Rules, batch: Sequence[Saved]) -> Iterator[Scored]:
@@ -281,7 +292,7 @@ def score_file(env_id: str, env_kwargs: Mapping[str, Any], path: Path) -> Iterat
         env_id: a registered id of a TextGen env.
         env_kwargs: its keyword arguments.
         path: JSON lines, each with "response" (a text, or in a task that replies the agent's turns, or "turns" with
-            the replies between them) and its problem: "prompt" with "references" and "metadata"; a "prompt" that the
+            the task's own replies between them) and its problem: "prompt" with "references" and "metadata"; a "prompt" that the
             task can read or has; "problem_id", the number in the env's split or in "split"; or "seed", for the problem
             that a reset draws. What `textenvs evaluate --samples` writes is such a file.
 
@@ -311,8 +322,8 @@ def summary_table(scored: Sequence[Scored], title: str) -> Table:
         error = f" ± {values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
         table.add_row(escape(name), f"{values.mean():.3f}{error}" if len(values) else "-")
     for key in ("status", "finish_reason"):
-        for word, count in Counter(row.record[key] for row in scored).most_common():
-            table.add_row(f"{key} {word}", f"{count:,}")
+        for word, num in Counter(row.record[key] for row in scored).most_common():
+            table.add_row(f"{key} {word}", f"{num:,}")
     stated = [(row.saved.value, row.record["value"]) for row in scored if row.saved.value is not None]
     if stated:
         table.add_row("equal to the file's value", f"{sum(a == b for a, b in stated):,} of {len(stated):,}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,112 @@ def test_turns_are_played_with_the_replies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        ({"turns": ["100", "<", "50"]}, "as turn 2, where the task replies '>'"),
+        ({"turns": ["137", "<", "50"]}, "got '<' as turn 2, where the episode has ended"),
+        ({"turns": ["100", ">", "150", ">", "137"]}, "got '>' as turn 4, where the task replies '<'"),
+        ({"turns": ["x", ">"]}, "as turn 2, where the task replies '?'"),
+        ({"turns": []}, '"turns" must be a list of texts'),
+        ({"turns": ["100", 5]}, '"turns" must be a list of texts'),
+        (
+            {"turns": ["100", ">"], "metadata": {}},
+            "\"metadata\" must have what the task replies by, .* KeyError: 'hidden'",
+        ),
+        ({"response": []}, '"response" must be a list of texts'),
+    ],
+    ids=str,
+)
+def test_turns_that_the_task_did_not_say_are_refused(line: Any, words: str, tmp_path: Path) -> None:
+    line = {"prompt": "1-200=", "references": ["137"], "metadata": {"hidden": 137, "par": 8}} | line
+    good = {**line, "turns": ["100", ">", "150", "<", "137"], "metadata": {"hidden": 137, "par": 8}}
+    cut = {**good, "turns": ["100", ">"]}  # by the budget
+    path = Path(write(tmp_path / "a.jsonl", good, cut))
+    assert [row.record["value"] for row in score_file("textenvs/GuessNumber-v0", {}, path)] == [1, 0]
+    path = Path(write(tmp_path / "bad.jsonl", good, cut, line))
+    with pytest.raises(ValueError, match=re.escape(f"{path}:3: ") + ".*" + words):
+        list(score_file("textenvs/GuessNumber-v0", {}, path))
+
+
+@pytest.mark.parametrize("way", [{"problem_id": 1}, {"prompt": "b"}, {"prompt": "b", "references": [], "metadata": {}}])
+def test_each_line_is_held_to_what_the_tasks_own_reward_requires(way: Any, tmp_path: Path) -> None:
+    """The env looks at the first problem alone, for a task's own reward."""
+    rows = [
+        {"prompt": "a", "reference": "x", "alternative": "x"},
+        {"prompt": "b", "reference": "y", "alternative": "y"},
+    ]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    class Picky(textenvs.ExactMatch):
+        def require(self, problem: Any) -> None:
+            if problem.prompt == "b":
+                raise ValueError("b cannot be scored")
+
+    class Mine(type(textenvs.make_task("dataset"))):  # type: ignore[misc]
+        reward = Picky()
+
+    task = Mine(path=tmp_path / "data.jsonl", split="all")
+    path = Path(write(tmp_path / "a.jsonl", {"problem_id": 0, "response": "x"}))
+    assert [row.record["value"] for row in score_file("TextGen-v0", {"task": task}, path)] == [1]
+    path = Path(write(tmp_path / "b.jsonl", {"problem_id": 0, "response": "x"}, {**way, "response": "y"}))
+    with pytest.raises(ValueError, match=r"b.jsonl:2: .*b cannot be scored"):
+        list(score_file("TextGen-v0", {"task": task}, path))
+
+
+def test_a_split_of_a_task_without_splits_names_the_line(tmp_path: Path) -> None:
+    path = Path(write(tmp_path / "a.jsonl", {"problem_id": 0, "split": "train", "response": "x"}))
+    with pytest.raises(ValueError, match=r"a.jsonl:1: \"split\" must be left out, got 'train'"):
+        list(score_file("TextGen-v0", {"task": textenvs.make_task("copy")}, path))
+
+
+def test_marks_line_ends_and_long_lines(tmp_path: Path) -> None:
+    long = "h" * 1_000_000
+    lines = [{"problem_id": k, "response": long if k == 3 else "a"} for k in range(600)]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(line).encode() for line in lines) + b"\r\n\r\n")
+    tracemalloc.start()
+    rows = [row.record for row in score_file(COPY, {}, path)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == 600
+    assert (rows[3]["value"] < 1e-5, rows[3]["finish_reason"], rows[4]["finish_reason"]) == (True, "length", "eos")
+    assert peak < 256 << 20, "not 256 rows as long as the longest"
+    path.write_text(json.dumps({"problem_id": 0, "response": "x" * (17 << 20)}))
+    with pytest.raises(ValueError, match=r"a.jsonl:1: .* must be at most 16,777,216 bytes, got"):
+        list(score_file(COPY, {}, path))
+
+
+def test_a_response_that_is_half_a_character_is_the_models_fault(tmp_path: Path) -> None:
+    path = Path(write(tmp_path / "a.jsonl", '{"prompt": "The hotel", "response": "good \\ud83d", "id": {"a": [1]}}'))
+    (row,) = score_file("TextGen-v0", {}, path)
+    assert (row.record["status"], row.record["id"]) == ("model_fault", {"a": [1]})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
         ("{", "line must be JSON"),
         ("[1]", "line must be a JSON object"),
-        ("[" * 100_000, "line must be JSON"),
-        ('{"id": NaN, "problem_id": 0, "response": "a"}', "line must be JSON, .*: NaN is no JSON number"),
-        ('{"id": 1e999, "problem_id": 0, "response": "a"}', "line must be JSON, .*: 1e999 is no finite number"),
+        ("[" * 100_000, "line must be JSON, .*: a JSON text must have at most 128 levels"),
+        ('{"problem_id": 0, "response": "a", "response": "b"}', "must have each key once, got 'response' 2 times"),
+        ('{"prompt": "ab=", "metadata": {"x": [-Infinity]}, "response": "a"}', "got -Infinity, at '/metadata/x/0'"),
+        ('{"problem_id": ' + "1" * 5_000 + ', "response": "a"}', "at most 4,000 digits, got 5,000, at '/problem_id'"),
+        ({"problem_id": 0, "response": "a", "value": "0.5"}, "\"value\" must be a number or null, got '0.5'"),
+        ({"problem_id": 0, "response": "a", "value": True}, '"value" must be a number or null, got True'),
+        ({"problem_id": 0, "response": ["a"]}, r"\"response\" must be a text, got \['a'\]"),
+        (
+            {"problem_id": 0, "response": "a", "prompt": "zz="},
+            "\"prompt\" must be that of problem 0, .* got 'zz='; .*split",
+        ),
+        ({"problem_id": 0, "response": "a", "split": "dev"}, "split must be one of train, heldout, all, got 'dev'"),
+        ({"prompt": "ab=", "references": ["ab", "aé"], "response": "a"}, "\"references\" must be .* got 'é' in 'aé'"),
+        ({"prompt": "ab=", "references": ["\ud800"], "response": "a"}, '"references" must be .* got .*ud800'),
+        (
+            '{"id": NaN, "problem_id": 0, "response": "a"}',
+            "line must be JSON, .*: a JSON number must be finite, got NaN, at '/id'",
+        ),
+        (
+            '{"id": 1e999, "problem_id": 0, "response": "a"}',
+            "line must be JSON, .*: a JSON number must be finite, got 1e999",
+        ),
         ({"problem_id": 0, "response": "a", "value": 10**400}, '"value" must be a number of double precision'),
         ({"prompt": "abcd="}, '"response" must be a text, got None'),
         ({"prompt": "abcd=", "response": 5}, '"response" must be a text, got 5'),
@@ -173,7 +275,12 @@ def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "must hold at least one response" in capsys.readouterr().err
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
     assert run("score", COPY, "--input", str(tmp_path / "bytes.jsonl")) == 2
-    assert "must be UTF-8" in capsys.readouterr().err
+    assert "bytes.jsonl:1: line must be UTF-8, got 0xff as byte 1; re-encode" in capsys.readouterr().err
+    (tmp_path / "binary.jsonl").write_bytes(b'{"problem_id": 0, "response": "a"}\n\x00\x01\x1b[2J\n')
+    assert run("score", COPY, "--input", str(tmp_path / "binary.jsonl")) == 2
+    assert r"binary.jsonl:2: line must be JSON, got '\x00\x01\x1b[2J'" in capsys.readouterr().err
+    assert run("score", COPY, "--input", str(tmp_path)) == 2
+    assert "Is a directory" in capsys.readouterr().err
     assert run("score", "CartPole-v1", "--input", str(tmp_path / "empty.jsonl")) == 2
     assert "no text environment" in capsys.readouterr().err
 

@@ -304,7 +304,8 @@ def test_a_stop_token_ends_a_response(tmp_path: Path) -> None:
         ("a.txt", "ab\ta\n", "a.txt:1: prompt must be one node other than the goal, .*, got 'ab'"),
         ("a.jsonl", '{"prompt": "c"}', 'a.jsonl:1: line must be a JSON object with the texts "prompt" and "response"'),
         ("a.jsonl", '{"prompt": "c", "response": 5}', "a.jsonl:1: line must be a JSON object"),
-        ("a.jsonl", "[" * 100_000, "a.jsonl:1: line must be a JSON object"),
+        ("a.jsonl", "[" * 100_000, "a.jsonl:1: line must be JSON, .* at most 128 levels"),
+        ("a.jsonl", "[1]", "a.jsonl:1: line must be a JSON object"),
     ],
 )
 def test_lines_that_cannot_be_imitated(name: str, content: str, words: str, tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_other_files_that_cannot_be_imitated(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.txt:1: response must end where .* got 3 tokens .* number 2"):
         read_responses(write(tmp_path / "a.txt", "ab=\tahb"), rules)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"latin.txt must be UTF-8"):
+    with pytest.raises(ValueError, match=r"latin.txt:1: line must be UTF-8, got 0xe9 as byte \d"):
         read_responses(tmp_path / "latin.txt", rules)
     with pytest.raises(FileNotFoundError):
         read_responses(tmp_path / "nowhere.txt", rules)

@@ -12,6 +12,7 @@ from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
 from textenvs.rewards.pretrained import LogProb, PretrainedClassifier
 from textenvs.rewards.references import Bleu, ChrF, EditSimilarity, PrefixMatch, Rouge1, Rouge2, RougeL, TokenF1
 from textenvs.rules import Rules
+from textenvs.strict_json import JsonLimits, read_json
 from textenvs.task import Problem, Task
 from textenvs.tasks import TASKS, make_task
 from textenvs.vector_env import TextGenVectorEnv
@@ -34,6 +35,7 @@ __all__ = [
     "Entry",
     "ExactMatch",
     "FunctionReward",
+    "JsonLimits",
     "LengthMatch",
     "LengthRange",
     "LogProb",
@@ -69,6 +71,7 @@ __all__ = [
     "make_task",
     "near_miss",
     "printable",
+    "read_json",
     "register_envs",
 ]
 
