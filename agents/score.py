@@ -292,9 +292,9 @@ def score_file(env_id: str, env_kwargs: Mapping[str, Any], path: Path) -> Iterat
         env_id: a registered id of a TextGen env.
         env_kwargs: its keyword arguments.
         path: JSON lines, each with "response" (a text, or in a task that replies the agent's turns, or "turns" with
-            the task's own replies between them) and its problem: "prompt" with "references" and "metadata"; a "prompt" that the
-            task can read or has; "problem_id", the number in the env's split or in "split"; or "seed", for the problem
-            that a reset draws. What `textenvs evaluate --samples` writes is such a file.
+            the task's own replies between them) and its problem: "prompt" with "references" and "metadata"; a "prompt"
+            that the task can read or has; "problem_id", the number in the env's split or in "split"; or "seed", for the
+            problem that a reset draws. What `textenvs evaluate --samples` writes is such a file.
 
     Raises:
         ValueError, OSError: see `read_saved`, before anything is scored.

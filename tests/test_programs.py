@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import json
 import math
@@ -277,6 +278,47 @@ def test_the_splits_share_no_function() -> None:
     for key in (lambda p: p.metadata["entry_point"], lambda p: p.prompt, lambda p: p.references[0].partition(":")[2]):
         first, second = ({key(task[k]) for k in range(len(task))} for task in splits)
         assert len(first) + len(second) == len(first | second) == sum(map(len, splits))
+
+
+class Erased(ast.NodeTransformer):
+    """What is left of a function without its names, its constants, its operators and the order of their operands."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.name = ""
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg("")
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name("", node.ctx)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Constant(0)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        left, right = sorted((self.visit(node.left), self.visit(node.right)), key=ast.dump)
+        return ast.BinOp(left, ast.Add(), right)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        return self.generic_visit(ast.Compare(node.left, [ast.Eq() for _ in node.ops], node.comparators))
+
+
+def test_no_held_out_function_is_nearly_another_one() -> None:
+    """As tripling is doubling with another number, and the odd numbers are the even ones with another comparison."""
+
+    def shape(program: str) -> str:
+        return ast.dump(Erased().visit(ast.parse(program)))
+
+    assert shape("def triple(n):\n  return 3 * n") == shape("def double(m):\n  return m + 2")
+    assert shape("def f(n):\n  return 3 * n") != shape("def f(n):\n  return n")
+    shapes: dict[str, set[str]] = {}
+    for split in ("train", "heldout"):
+        task = PythonFunction(split=split)
+        for k in range(len(task)):
+            shapes.setdefault(shape(task[k].references[0]), set()).add(f"{split}: {task[k].metadata['entry_point']}")
+    near = [names for names in shapes.values() if len(names) > 1 and any(name.startswith("heldout") for name in names)]
+    assert near == []
 
 
 def test_the_data_rebuilds_and_the_examples_are_true() -> None:

@@ -33,7 +33,8 @@ machine where none works that is the error `SandboxUnavailable`, never a score.
 The end token, or the 256th token.
 
 ## Splits
-Training and held-out functions are different ones, and none is another one renamed; they are of the same kinds.
+Training and held-out functions are of the same kinds, and no held-out one is another one with other names, constants
+and operators.
 
 ## References
 HumanEval (Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374) for the form.
@@ -46,20 +47,13 @@ v0: first version.
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
 from string import printable
 
-from textenvs.task import Problem, Task, check_index, check_split
-from textenvs.vocab import CharVocab
-
-_FUNCTIONS = Path(__file__).parent.parent / "assets" / "functions"
-#: Printable ASCII and the newline.
-SYMBOLS = printable[:95] + "\n"
+from textenvs.pack_task import PackTask
+from textenvs.task import Problem
 
 
-class PythonFunction(Task):
+class PythonFunction(PackTask):
     r"""Write the Python function that a signature and a docstring describe: `def add(a, b):\n    return a + b`.
 
     Args:
@@ -67,26 +61,17 @@ class PythonFunction(Task):
         split: "train", "heldout" or "all".
     """
 
+    pack = "functions/python"
+    symbols = printable[:95] + "\n"
     reward = "python_program"
     max_new_tokens = 256
 
     def __init__(self, *, max_reference_tokens: int = 255, split: str = "train") -> None:
-        check_split(split)
         limit = max_reference_tokens
         if isinstance(limit, bool) or not isinstance(limit, int) or not 40 <= limit < self.max_new_tokens:
             raise ValueError(f"max_reference_tokens must be an int in [40, 255], got {limit!r}; 255 keeps all problems")
-        self.vocab = CharVocab(SYMBOLS)
-        packs = {name: _read(name) for name in ("train", "heldout")}
-        packs["all"] = packs["train"] + packs["heldout"]
-        self._problems = [problem for problem in packs[split] if len(problem.references[0]) <= limit]
-        # The same for every split, so that an agent trained on one can be evaluated on another.
-        self.max_prompt_tokens = max(len(problem.prompt) for problem in packs["all"])
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, k: int) -> Problem:
-        return self._problems[check_index(k, len(self._problems))]
+        super().__init__(split=split)
+        self._problems = [problem for problem in self._problems if len(problem.references[0]) <= limit]
 
     def problem(self, prompt: str) -> Problem:
         """See `Task.problem`."""
@@ -97,14 +82,3 @@ class PythonFunction(Task):
             f"prompt must be one of the task's own, which have hidden cases, got {prompt[:80]!r}; give prompts with "
             'metadata to TextGen-v0 and reward="python_program" for others'
         )
-
-    def optimal_return(self) -> float:
-        """The references pass."""
-        return 1.0
-
-
-@cache
-def _read(name: str) -> list[Problem]:
-    lines = (_FUNCTIONS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [Problem(row["prompt"], (row["reference"],), row["metadata"]) for row in rows]

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from textenvs.task import Problem, Task, check_split
+from textenvs.pack_task import ASSETS, StoredTask
+from textenvs.task import Problem, check_split
 from textenvs.vocab import TokenizerVocab
 
-ASSETS = Path(__file__).parent.parent / "assets"
 #: A prompt file larger than this is refused: its lines are held in memory.
 MAX_FILE_BYTES = 256 << 20
 
 
-class Continuation(Task):
+class Continuation(StoredTask):
     """Continue a prompt; the reward judges the response.
 
     Args:
@@ -63,12 +63,6 @@ class Continuation(Task):
             self._problems = [_problem(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
         if not self._problems:
             raise ValueError("prompts must hold at least one prompt, got an empty list; add one")
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, k: int) -> Problem:
-        return self._problems[k]
 
 
 def read_prompts(path: str | Path) -> list[Problem]:

@@ -38,10 +38,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textenvs.task import Problem, Task, check_index, check_split, permuted
+from textenvs.pack_task import ASSETS, StoredTask
+from textenvs.task import Problem, check_split, permuted
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
 
-ASSETS = Path(__file__).parent.parent / "assets"
 #: A file of more bytes is refused, Parquet as it is uncompressed: its rows are held in memory.
 MAX_FILE_BYTES = 256 << 20
 #: Budget where no reference says how long a response is.
@@ -49,7 +49,7 @@ DEFAULT_NEW_TOKENS = 64
 _SPLITS = {"train": "train", "heldout": "heldout", "test": "heldout"}
 
 
-class Dataset(Task):
+class Dataset(StoredTask):
     """Answer the questions of a file of your own; without one: `What is the capital of Peru?` -> `Lima`.
 
     Args:
@@ -119,12 +119,6 @@ class Dataset(Task):
         except ValueError as error:
             raise ValueError(f"{row.where}: {error}") from None
         return prompt, max(references, default=0)
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, k: int) -> Problem:
-        return self._problems[check_index(k, len(self._problems))]
 
 
 class _Columns(NamedTuple):

@@ -41,16 +41,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from textenvs.pack_task import ASSETS, StoredTask
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, check_index, int_in, split_range
+from textenvs.task import Problem, int_in, split_range
 from textenvs.vocab import TokenizerVocab, near_miss
 
-TOKENIZER = Path(__file__).parent.parent / "assets" / "tokenizer.json"
 #: A response of more characters is wrong unread: the library's scorers walk through every one.
 MAX_CHARS = 10_000
 
@@ -95,7 +94,7 @@ REFUSED = {
 }
 
 
-class ReasoningGym(Task):
+class ReasoningGym(StoredTask):
     """Answer a generated question: `State the final answer to ...: 4 + 3 =` -> `7`.
 
     Args:
@@ -132,12 +131,6 @@ class ReasoningGym(Task):
         self.reward = ReasoningGymReward(dataset, pool.scorer)
         # Reward and problems share no state that a response could change: entries are copied for each score.
         self._problems = [pool.problems[k] for k in split_range(len(pool.problems), split)]
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, k: int) -> Problem:
-        return self._problems[check_index(k, len(self._problems))]
 
     def optimal_return(self) -> float:
         """Every answer scores 1, and nothing scores more."""
@@ -223,7 +216,7 @@ def _pool(dataset: str, num_problems: int, seed: int, config: str) -> _Pool:
     problems = tuple(
         Problem(question, (entry["answer"],), {"entry": entry} if keep else {}) for question, entry in entries.items()
     )
-    vocab = TokenizerVocab(TOKENIZER)
+    vocab = TokenizerVocab(ASSETS / "tokenizer.json")
     return _Pool(
         problems,
         scorer,

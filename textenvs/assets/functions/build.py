@@ -42,7 +42,7 @@ def row(source: Source) -> dict[str, Any]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(source.function)))
     return {
         "prompt": _prompt(tree),
-        "reference": _reference(tree),
+        "references": [_reference(tree)],
         "metadata": {"entry_point": name, "cases": cases},
     }
 
@@ -84,7 +84,9 @@ def build() -> dict[str, bytes]:
     """File name -> content."""
     splits = {"train": [*train.SOURCES, *train_texts.SOURCES], "heldout": heldout.SOURCES}
     return {
-        f"{split}.jsonl": "".join(json.dumps(row(source), ensure_ascii=False) + "\n" for source in sources).encode()
+        f"python_{split}.jsonl": "".join(
+            json.dumps(row(source), ensure_ascii=False) + "\n" for source in sources
+        ).encode()
         for split, sources in splits.items()
     }
 

@@ -8,34 +8,34 @@ SOURCES: list[Source] = []
 problem = registrar(SOURCES)
 
 
-@problem(integer(-99, 99), edges=[(0,), (1,), (-1,)])
-def triple(n: int) -> int:
-    """Return three times n.
+@problem(words(), edges=[(["a"],), (["bb", "a"],), (["a", "b", "cab"],)])
+def last(items: list[str]) -> str:
+    """Return the last one of the words.
 
-    >>> triple(4)
-    12
+    >>> last(["a", "bc"])
+    'bc'
     """
-    return 3 * n
+    return items[-1]
 
 
-@problem(integer(-99, 99), integer(-99, 99), edges=[(0, 0), (1, 5), (-4, 4)])
-def distance(a: int, b: int) -> int:
-    """Return how far apart a and b are, never negative.
+@problem(integer(0, 999), edges=[(0,), (1,), (7,), (8,), (2**40 - 1,)])
+def ones(n: int) -> int:
+    """Return how many ones n >= 0 has when it is written in binary.
 
-    >>> distance(2, 7)
-    5
+    >>> ones(10)
+    2
     """
-    return abs(a - b)
+    return bin(n).count("1")
 
 
-@problem(integer(-99, 99), edges=[(0,), (3,), (-3,), (1,), (9,)])
-def is_multiple_of_three(n: int) -> bool:
-    """Return whether 3 divides n.
+@problem(integer(1, 200), edges=[(0,), (1,), (2,), (3,), (64,), (96,), (256,), (1024,)])
+def is_power_of_two(n: int) -> bool:
+    """Return whether n is one of 1, 2, 4, 8, 16 and so on.
 
-    >>> is_multiple_of_three(9)
+    >>> is_power_of_two(8)
     True
     """
-    return n % 3 == 0
+    return n > 0 and n & (n - 1) == 0
 
 
 @problem(integer(2, 60), edges=[(0,), (1,), (2,), (3,), (5,), (7,), (9,), (91,), (97,)])
@@ -62,14 +62,20 @@ def collatz_steps(n: int) -> int:
     return steps
 
 
-@problem(integers(), edges=[([],), ([1],), ([2],), ([-3, 0, 3],)])
-def odds(numbers: list[int]) -> list[int]:
-    """Return the odd numbers in their order.
+@problem(integers(0, 1), edges=[([],), ([5],), ([2, 2, 2],), ([1, 2, 1],), ([0, 0, -1, -1],)])
+def runs(numbers: list[int]) -> list[int]:
+    """Return how long each run of equal numbers is.
 
-    >>> odds([1, 2, 3])
-    [1, 3]
+    >>> runs([7, 7, 1, 7])
+    [2, 1, 1]
     """
-    return [n for n in numbers if n % 2 == 1]
+    result: list[int] = []
+    for i in range(len(numbers)):
+        if i > 0 and numbers[i] == numbers[i - 1]:
+            result[-1] += 1
+        else:
+            result.append(1)
+    return result
 
 
 @problem(integers(), edges=[([],), ([4],), ([1, 1],)])
