@@ -154,11 +154,22 @@ def test_a_bad_row_is_named(rows: list[Any], settings: dict[str, Any], words: st
         ("a.csv", b"prompt,prompt\na,b\n", "{}:1: must name each column once"),
         ("a.csv", b'prompt,reference\n"a"x,b\n', "{}:2: must be CSV, got"),
         ("a.csv", b'prompt,reference\n"a,b\n', "{}:2: must be CSV, got unexpected end of data"),
-        ("a.csv", b"prompt,reference\na," + b"x" * 200_000, "{}:2: must be CSV, got field larger"),
+        (
+            "a.csv",
+            b"prompt,reference\na," + b"x" * 200_000,
+            "{}:2: column 'reference' must have at most 131,072 .* got more; shorten the cell, .* save the table as .jsonl",
+        ),
+        (
+            "a.csv",
+            b'prompt,reference\n"a\n,""b""",c\n"' + b'a,"" \n' * 20_000 + b'",' + b"x" * 140_000 + b"\nc,d\n",
+            "{}:20004: column 'reference' must have at most 131,072 characters",
+        ),
+        ("a.tsv", b"prompt\treference\n" + b"a," * 70_000 + b"\tb", "{}:2: column 'prompt' must have at most"),
+        ("a.tsv", b"prompt\t" + b"r" * 131_073, "{}:1: column 2 must have at most"),
         ("a.parquet", b"PAR1 no", "{} must be Parquet, got"),
         ("a.xlsx", b"", "path must be named .jsonl, .csv, .tsv, .parquet, got"),
     ],
-    ids=range(13),
+    ids=range(16),
 )
 def test_a_file_that_cannot_be_read_is_named(name: str, content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / name

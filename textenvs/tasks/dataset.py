@@ -35,6 +35,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,12 +192,16 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
+        delimiter = "\t" if file.suffix == ".tsv" else ","
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        header, num_lines = [], 0  # of the rows that are read
         try:
             header = next(reader, [])
             if len(set(header)) < len(header):
                 raise ValueError(f"{file}:1: must name each column once, got {header}")
+            num_lines = reader.line_num
             for cells in reader:
+                num_lines = reader.line_num
                 if cells and len(cells) != len(header):
                     raise ValueError(
                         f"{file}:{reader.line_num}: must have {len(header)} columns ({', '.join(header)}), "
@@ -205,7 +210,33 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if cells:
                     yield f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True))
         except csv.Error as error:
+            if "field limit" in str(error):
+                with file.open(encoding="utf-8-sig", newline="") as again:
+                    k = _long_cell("".join(islice(again, num_lines, reader.line_num)), delimiter)
+                column = repr(header[k]) if k < len(header) else str(k + 1)
+                raise ValueError(
+                    f"{file}:{reader.line_num}: column {column} must have at most {csv.field_size_limit():,} characters, "
+                    "got more; shorten the cell, close its quotes, or save the table as .jsonl or .parquet"
+                ) from None
             raise ValueError(f"{file}:{reader.line_num}: must be CSV, got {error}; quote the cell") from None
+
+
+def _long_cell(row: str, delimiter: str) -> int:
+    """Which cell of a row is longer than the `csv` module reads; it says only that there is one."""
+    column = length = 0
+    quoted, before = False, ""
+    for character in row:
+        if character == '"':
+            quoted = not quoted
+            length += quoted and before == '"'  # two of them inside of quotes spell one
+        elif character == delimiter and not quoted:
+            column, length = column + 1, 0
+        else:
+            length += 1
+        if length > csv.field_size_limit():
+            break
+        before = character
+    return column
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
