@@ -47,7 +47,7 @@ class ReferenceReward(Reward):
             )
 
     def can_score(self, reference: str) -> bool:
-        """Whether some response scores 1 against a reference that is not empty."""
+        """Whether some response scores 1 against a reference that is not blank."""
         return True
 
 

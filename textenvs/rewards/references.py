@@ -129,8 +129,8 @@ class Bleu(TextMetric):
 
     Withstands: the empty response (0), one right word (brevity penalty), repetition (clipped counts), padding
     (precision falls). Does not withstand: a piece of a long reference that is as long as a short one, which scores 1; a
-    response of common words, which smoothing keeps above 0; a "not", which it hardly sees, as nothing of meaning. White
-    space beside punctuation is free, and with "13a" so is "<skipped>", which that tokenizer removes.
+    response of common words, which smoothing keeps above 0; a "not", which it hardly sees, as nothing of meaning. With
+    "13a" white space beside punctuation is free, and so is "<skipped>", which that tokenizer removes.
     """
 
     name = "bleu"

@@ -33,8 +33,9 @@ A reference scores 1; without the other one it would score 0.25 on average. The 
 whole text 0.27, the best of its sentences, which only the references tell, 0.37. Success is 1, the words of a reference
 and no others; no lower bar would be fair. From 0.5 on, only 2 % of the references succeed by the other one (0.56 at
 most), but each does that is written twice, or with the text behind it: 0.76 and 0.75 on average as the budget cuts
-them, 0.96 at most. So compare mean returns. The reward sees words in order and no meaning: a good summary in still
-other words is worth little, and punctuation and other scripts are no words, and free.
+them, 0.96 at most; of the texts' first sentences 0.025 would. So compare mean returns. The reward sees words in order
+and no meaning: a good summary in still other words is worth little, and punctuation and other scripts are no words, and
+free.
 
 **QuestionAnswering**: F1 of the words, without case, punctuation and articles (`token_f1`); success is 1. The whole
 passage scores 0.14, and its first or last one to four words answer at most 3 of 100 questions.
