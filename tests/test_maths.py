@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 from typing import Any
 
@@ -132,6 +133,11 @@ def test_a_problem_without_a_usable_answer(metadata: dict[str, Any], references:
 def test_numbers_only_wants_a_number_for_gold() -> None:
     with pytest.raises(ValueError, match="numbers_only takes plain numbers"):
         MathAnswer(numbers_only=True).require(Problem("q", ("x+1",)))
+
+
+def test_copies_share_their_processes() -> None:
+    reward = MathAnswer(limit_seconds=LIMIT)
+    assert copy.deepcopy(reward).workers is MathAnswer(limit_seconds=LIMIT).workers is reward.workers
 
 
 @pytest.mark.parametrize("limit", [0, -1, 61, True, "5", float("nan")])

@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from maths_answers import HALVES, LIMIT, TOWER, judged
+from maths_answers import HALVES, LIMIT, TOWER, children, judged
 
-from textenvs.rewards import child
+from textenvs.rewards import child, worker
 from textenvs.rewards.worker import Workers, workers
 
 
@@ -55,35 +55,153 @@ def test_one_bad_answer_costs_its_neighbours_nothing() -> None:
     assert statuses[:3] + statuses[4:70] + statuses[71:] == [("ok", True)] * 148
 
 
-def test_threads_at_once_do_not_wait_for_each_other() -> None:
-    """Two of them, each with a process of its own; both are there before the clock starts."""
-    barrier = threading.Barrier(2)
+FAKE = """
+import json, sys, time
+{start}
+print(json.dumps({{"cpu": time.process_time()}}), flush=True)
+for line in sys.stdin:
+    word = json.loads(line)[1]
+    while word == "hang":
+        pass
+    time.sleep(0.02 if word == "slow" else 0)
+    print(json.dumps({{"value": word, "cpu": time.process_time()}}), flush=True)
+"""
 
-    def one() -> None:
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Workers]]:
+    """Workers whose process echoes, hangs at "hang", and begins as a test says; no more of them than it says."""
+    made = []
+
+    def make(limit: float, start: str = "", **constants: Any) -> Workers:
+        script = tmp_path / "fake.py"
+        script.write_text(FAKE.format(start=start))
+        for name, value in {"CHILD": script, **constants}.items():
+            monkeypatch.setattr(worker, name, value)
+        made.append(Workers("fake", limit))
+        return made[-1]
+
+    before = children()
+    yield make
+    for pool in made:
+        pool.close()
+    assert children() <= before
+
+
+def said(verdicts: list[worker.Verdict]) -> list[Any]:
+    return [verdict.value or verdict.status for verdict in verdicts]
+
+
+@pytest.mark.parametrize("num_threads", [10, 32])
+def test_many_threads_share_few_processes(fake: Callable[..., Workers], num_threads: int) -> None:
+    """Every third one has an item that hangs: its own verdict, and no other, is a fault, and the model's."""
+    pool, before, most = fake(0.5, MAX_PROCESSES=2), children(), 0
+    calls = [[f"{i}", "hang" if i % 3 == 0 else "b", "c"] for i in range(num_threads)]
+    barrier = threading.Barrier(num_threads)
+
+    def ask(words: list[str]) -> list[Any]:
         barrier.wait()
-        assert judged(42, *[HALVES.replace("84", f"{42 * k}").replace("{2}", f"{{{k}}}") for k in range(1, 30)])
+        return said(pool.judge([(word,) for word in words]))
 
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(one) for _ in range(2)]:
-            future.result()
-    start = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
-        faults = [pool.submit(judged, 42, TOWER) for _ in range(2)]
-        assert [future.result() for future in faults] == [[(0.0, "model_fault")]] * 2
-    assert time.monotonic() - start < 2 * LIMIT + 3  # one of them may have had to start a process
+    with ThreadPoolExecutor(num_threads) as threads:
+        futures = [threads.submit(ask, words) for words in calls]
+        while not all(future.done() for future in futures):
+            most = max(most, len(children() - before))
+            time.sleep(0.01)
+    assert [future.result() for future in futures] == [
+        ["model_fault" if word == "hang" else word for word in words] for words in calls
+    ]
+    assert most == 2
 
 
-def test_a_killed_worker_is_replaced_without_harm() -> None:
-    pool = workers("maths", LIMIT)
-    assert judged(42, HALVES) == [(1.0, "ok")]
+def test_turns_are_taken_in_order_and_end(fake: Callable[..., Workers]) -> None:
+    """One item does not wait for the hundred of the caller before."""
+    pool, finished, started = fake(5.0, MAX_PROCESSES=1), [], threading.Event()
+
+    def ask(name: str, items: list[tuple[str]]) -> None:
+        started.set()
+        assert said(pool.judge(items)) == ["slow"] * len(items)
+        finished.append(name)
+
+    many = threading.Thread(target=ask, args=("many", [("slow",)] * 100))
+    many.start()
+    started.wait()
+    ask("one", [("slow",)])
+    many.join()
+    assert finished == ["one", "many"]
+
+
+def test_neither_the_start_nor_a_late_write_takes_of_the_limit(
+    fake: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, written = fake(0.5, "time.sleep(1)"), worker._Process._written
+    assert said(pool.judge([("a",)])) == ["a"]
+    monkeypatch.setattr(worker._Process, "_written", lambda *args: time.sleep(0.8) or written(*args))
+    assert said(pool.judge([("a",)])) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("start", "detail"),
+    [
+        ("time.sleep(30)", "the fake checker was not ready within 0.5 s"),
+        ("raise RuntimeError('no luck')", "the fake checker did not start: RuntimeError: no luck"),
+        ("sys.exit()", "the fake checker did not start: no message"),
+    ],
+)
+def test_a_process_that_does_not_start_is_an_infra_fault(fake: Callable[..., Workers], start: str, detail: str) -> None:
+    seconds = 0.5 if "sleep" in start else 20.0
+    pool, begin = fake(20.0, start, START_SECONDS=seconds), time.monotonic()
+    verdicts = pool.judge([("a",)] * 3)
+    assert {(verdict.status, verdict.detail) for verdict in verdicts} == {("infra_fault", detail)}
+    assert time.monotonic() - begin < 15
+    assert not pool._processes
+
+
+def test_a_turn_that_does_not_come_is_an_infra_fault(fake: Callable[..., Workers]) -> None:
+    """The queue goes on behind the one that gave up."""
+    pool = fake(3.0, MAX_PROCESSES=1, WAIT_SECONDS=0.5)
+    with ThreadPoolExecutor(1) as other:
+        hanging = other.submit(pool.judge, [("hang",)])
+        while not pool._processes:
+            time.sleep(0.01)
+        (verdict,) = pool.judge([("a",)])
+        assert (verdict.status, verdict.detail) == ("infra_fault", "no fake checker was free within 0.5 s")
+        assert not hanging.done()
+        assert said(hanging.result()) == ["model_fault"]
+    assert said(pool.judge([("a",)])) == ["a"]
+
+
+def test_an_interrupted_call_gives_its_place_back(
+    fake: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of an item: its late reply is not taken for the next one's."""
+    pool = fake(5.0, MAX_PROCESSES=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_verdict", lambda reply: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pool.judge([("a",), ("b",)])
+    assert not pool._processes
+    assert said(pool.judge([("c",)])) == ["c"]
+
+
+def test_killed_workers_are_replaced_without_harm(fake: Callable[..., Workers]) -> None:
+    """All of the idle ones, or the one that is in the middle of a window."""
+    pool = fake(5.0, MAX_PROCESSES=2)
+    with pool._turn(), pool._turn():
+        pass
     for process in pool._idle:
         os.kill(process.child.pid, signal.SIGKILL)
-    assert judged(42, HALVES) == [(1.0, "ok")]
+        os.waitid(os.P_PID, process.child.pid, os.WEXITED | os.WNOWAIT)
+    assert said(pool.judge([("a",)])) == ["a"]
+    (process,) = pool._processes
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(pool.judge, [("slow",)] * 40)
+        time.sleep(0.1)
+        os.kill(process.child.pid, signal.SIGKILL)
+        assert said(asked.result()) == ["slow"] * 40
 
 
 def test_a_worker_that_is_killed_again_and_again_is_nobodys_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from textenvs.rewards import worker
-
     class Doomed(worker._Process):
         def ask(self, items: Any, seconds: float) -> Any:
             self.child.kill()
@@ -105,26 +223,6 @@ def test_a_stopped_worker_is_nobodys_wrong_answer() -> None:
     pool.close()
 
 
-def test_a_worker_that_cannot_start_is_an_infra_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    from textenvs.rewards import worker
-
-    monkeypatch.setattr(worker, "CHILD", Path("/nonexistent/child.py"))
-    verdicts = Workers("schema", 1.0).judge([("{}", "1")] * 3)
-    assert {(v.status, v.detail) for v in verdicts} == {("infra_fault", "the schema checker does not start (_Gone)")}
-
-
-def children() -> set[int]:
-    """Process ids of this process's children, zombies included."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                found.add(int(stat.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 def test_closing_leaves_no_process() -> None:
     before = children()
     pool = Workers("schema", 0.5)
@@ -144,14 +242,16 @@ if sys.argv[1] == "busy":
     threading.Thread(target=pool.judge, args=([("1", ["9^{9^{9^{9}}}"])],), daemon=True).start()
     import time; time.sleep(0.2)
 print(idle, flush=True)
-os._exit(0)
+if sys.argv[1] != "exit":
+    os._exit(0)  # as if it were killed
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("state", ["idle", "busy", "exit"])
 def test_a_worker_does_not_outlive_its_parent(state: str) -> None:
     out = subprocess.run([sys.executable, "-c", ORPHANS, state], capture_output=True, text=True, check=True).stdout
     deadline = time.monotonic() + 10
+    assert state != "exit" or not Path(f"/proc/{out.strip()}").exists()
     while Path(f"/proc/{out.strip()}/environ").exists() and time.monotonic() < deadline:
         try:
             if Path(f"/proc/{out.strip()}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -163,22 +263,37 @@ def test_a_worker_does_not_outlive_its_parent(state: str) -> None:
 
 
 FORK = """
-import os
-from textenvs.rewards.worker import workers
-pool = workers("schema", 2.0)
-ask = lambda: [v.value for v in pool.judge([('{"type": "integer"}', "1"), ('{"type": "integer"}', "[]")])]
-assert ask() == [True, False]
+import os, sys, threading, time
+from pathlib import Path
+from textenvs.rewards import worker
+worker.CHILD, worker.MAX_PROCESSES = Path(sys.argv[1]), 2
+pool = worker.Workers("fake", 2.0)
+ask = lambda *words: [verdict.value or verdict.status for verdict in pool.judge([(word,) for word in words])]
+outcome = []
+busy = threading.Thread(target=lambda: outcome.extend(ask("hang")))
+busy.start()
+while not pool._processes:
+    time.sleep(0.01)
+assert ask("a") == ["a"]
+parents = list(pool._processes)
+assert len(parents) == 2 and len(pool._idle) == 1
 pid = os.fork()
 if pid == 0:
-    assert not pool._idle
-    os._exit(0 if ask() == [True, False] else 1)
+    assert not pool._processes and all(process.child.stdin.closed for process in parents)
+    os._exit(0 if ask("a", "b") == ["a", "b"] else 1)
 assert os.waitpid(pid, 0)[1] == 0
-assert ask() == [True, False]
+assert ask("b") == ["b"]
+busy.join()
+assert outcome == ["model_fault"]
 """
 
 
-def test_a_fork_starts_its_own() -> None:
-    assert subprocess.run([sys.executable, "-W", "error", "-c", FORK], timeout=60).returncode == 0
+def test_a_fork_starts_its_own(tmp_path: Path) -> None:
+    """With one process idle and another, of another thread, in the middle of an item."""
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE.format(start=""))
+    command = [sys.executable, "-W", "error", "-c", FORK, str(script)]
+    assert subprocess.run(command, timeout=60).returncode == 0
 
 
 ATTEMPTS = """

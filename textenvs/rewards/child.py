@@ -1,10 +1,10 @@
 """The process that judges what may never end: maths answers, and documents against a schema.
 
 A program, run by `textenvs.rewards.worker` and imported by nothing: it must start without the package. It reads one
-JSON list a line and answers one JSON object a line: `value`, or `refused` (the task is at fault) with the reason, or
-`fault` (the response is), and `cpu`, the processor seconds used so far. After its libraries are loaded, an audit hook
-refuses every way to run text as code, to write, to start a process or to reach a network, so that a hole in a parser
-is a wrong answer and nothing else.
+JSON list a line, the limit in seconds and then what is judged, and answers one JSON object a line: `value`, or
+`refused` (the task is at fault) with the reason, or `fault` (the response is), and `cpu`, the processor seconds used so
+far, which alone says that it is ready. After its libraries are loaded, an audit hook refuses every way to run text as
+code, to write, to start a process or to reach a network, so that a hole in a parser is a wrong answer and nothing else.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _refuse(event: str, args: tuple[Any, ...]) -> None:
         raise PermissionError(f"{event} is refused here")
 
 
-def main(kind: str, limit_seconds: float, max_memory: int) -> None:
+def main(kind: str, max_memory: int) -> None:
     """Serve until the input closes."""
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -154,14 +154,18 @@ def main(kind: str, limit_seconds: float, max_memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
     for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)  # it was for what keeps this from being ready; nobody reads on
     sys.addaudithook(_refuse)
     replies.write(b'{"cpu": %f}\n' % time.process_time())
     for line in sys.stdin.buffer:
+        limit_seconds, *item = json.loads(line)
         # If the parent dies meanwhile nobody kills this: the alarm's default action does, even inside of C code.
         signal.setitimer(signal.ITIMER_REAL, limit_seconds + 1)
         reply: dict[str, Any]
         try:
-            reply = {"value": judge(*json.loads(line))}
+            reply = {"value": judge(*item)}
         except TaskFault as error:
             reply = {"refused": str(error)}
         except Exception as error:
@@ -174,4 +178,4 @@ def main(kind: str, limit_seconds: float, max_memory: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

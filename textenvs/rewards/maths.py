@@ -39,8 +39,8 @@ class MathAnswer(Reward):
     The gold answer is `metadata["answer"]` (a number, or text in LaTeX), or any of the references. The final answer is
     what stands in `\boxed{}`; without one, in the last line, after its last `####`, `answer is`, `answer:` or `=`, the
     only `$...$` or the only number. Plain numbers are compared exactly, as fractions: `0.33` is not 1/3. All else is
-    compared by math-verify in a process of its own, which is killed at the limit (status model_fault) whatever thread
-    asks, and which cannot run text as code, write, or reach a network.
+    compared by math-verify in a process apart, which is killed at the limit (status model_fault) whatever thread asks,
+    and which cannot run text as code, write, or reach a network.
 
     Withstands: two different answers (boxed, or behind the last marker of the last line), every option at once, another
     number or an equation between different ones in the box, towers like 9^{9^{9^9}}, thousands of parentheses, code.
@@ -52,7 +52,9 @@ class MathAnswer(Reward):
 
     Args:
         numbers_only: the answer must be a plain number: 7, -7, 1,000, 0.5 or 1/2.
-        limit_seconds: wall time for one response, in (0, 60].
+        limit_seconds: wall time for comparing one response with one gold answer, in (0, 60], from when a process has
+            received it. Before that, a free process and its start are waited for: `textenvs.rewards.worker` has those
+            bounds, beyond which the status is infra_fault.
     """
 
     name = "math_answer"
