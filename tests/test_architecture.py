@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import textenvs
+from textenvs import rewards
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("textenvs/**/*.py"), *ROOT.glob("agents/**/*.py")])
@@ -83,9 +85,28 @@ def test_there_are_no_import_cycles() -> None:
 
 
 def test_public_names_are_exactly_all() -> None:
-    public = {n for n, v in vars(textenvs).items() if not n.startswith("_") and not isinstance(v, type(sys))}
+    ours = {n for n, v in vars(textenvs).items() if not n.startswith("_") and not isinstance(v, type(sys))}
+    lazy = {"JsonMatch", "JsonSchema", "Language", "MathAnswer", "PythonProgram", "Regex", "ValidJson", "Words"}
     assert len(set(textenvs.__all__)) == len(textenvs.__all__)
-    assert public == set(textenvs.__all__)
+    assert ours | lazy == set(textenvs.__all__)
+
+
+def test_every_reward_is_public_and_those_that_start_processes_are_loaded_when_asked_for() -> None:
+    named = {path.split(":")[1] for path in textenvs.REWARDS.values()}
+    page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
+    named |= set(re.findall(r"^\| (?:`\w+` \| )?`([A-Z]\w+)", page, re.MULTILINE))
+    assert {"MathAnswer", "PythonProgram", "LengthRange", "SklearnReward"} <= named
+    for package in (textenvs, rewards):
+        for name in named:
+            assert issubclass(getattr(package, name), textenvs.Reward), name
+        assert named <= set(package.__all__)
+        with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'MathsAnswer'"):
+            package.MathsAnswer  # type: ignore[attr-defined]
+    code = "import sys, textenvs; print([m for m in sys.modules if m.startswith('textenvs.rewards.')])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {
+        name for name in ("checkers", "json_checks", "maths", "programs", "worker") if f".{name}'" in result.stdout
+    }
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -1,5 +1,8 @@
 """Language generation as Gymnasium environments, token by token. Importing this registers the ids."""
 
+import importlib
+import typing
+
 from textenvs.anchors import Anchors, anchors, board
 from textenvs.checks import ContractError, check_env
 from textenvs.env import TextGenEnv
@@ -19,6 +22,9 @@ from textenvs.vector_env import TextGenVectorEnv
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss, printable
 from textenvs.wrappers import Utterances
 
+if typing.TYPE_CHECKING:
+    from textenvs.rewards import JsonMatch, JsonSchema, Language, MathAnswer, PythonProgram, Regex, ValidJson, Words
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -36,15 +42,21 @@ __all__ = [
     "ExactMatch",
     "FunctionReward",
     "JsonLimits",
+    "JsonMatch",
+    "JsonSchema",
+    "Language",
     "LengthMatch",
     "LengthRange",
     "LogProb",
+    "MathAnswer",
     "PositionMatch",
     "PrefixMatch",
     "PretrainedClassifier",
     "Problem",
+    "PythonProgram",
     "ReadingEase",
     "ReadingGrade",
+    "Regex",
     "RepetitionN",
     "Responses",
     "Reward",
@@ -63,7 +75,9 @@ __all__ = [
     "TokenizerVocab",
     "Utterances",
     "VaderReward",
+    "ValidJson",
     "Vocab",
+    "Words",
     "anchors",
     "as_reward",
     "board",
@@ -74,5 +88,14 @@ __all__ = [
     "read_json",
     "register_envs",
 ]
+
+if not typing.TYPE_CHECKING:  # which would take every name for one of this module's
+
+    def __getattr__(name: str) -> type:
+        """The rewards that need processes and libraries of their own, loaded when asked for: 25 of 80 ms."""
+        if name in __all__:
+            return getattr(importlib.import_module("textenvs.rewards"), name)
+        raise AttributeError(f"module 'textenvs' has no attribute {name!r}")
+
 
 register_envs()

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from textenvs.rewards.base import FunctionReward, Reward
 from textenvs.vocab import near_miss
+
+if TYPE_CHECKING:
+    from textenvs.rewards.checkers import Language, Regex, Words
+    from textenvs.rewards.classifiers import SentimentReward, SklearnReward, VaderReward
+    from textenvs.rewards.fluency import DistinctN, LengthRange, ReadingEase, ReadingGrade, RepetitionN
+    from textenvs.rewards.json_checks import JsonMatch, JsonSchema, ValidJson
+    from textenvs.rewards.maths import MathAnswer
+    from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
+    from textenvs.rewards.pretrained import LogProb, PretrainedClassifier
+    from textenvs.rewards.programs import PythonProgram
+    from textenvs.rewards.references import Bleu, ChrF, EditSimilarity, PrefixMatch, Rouge1, Rouge2, RougeL, TokenF1
 
 #: name -> "module:Class"; loaded when asked for, because some need a file or a library.
 REWARDS = {
@@ -36,6 +48,58 @@ REWARDS = {
     "repetition_4": "textenvs.rewards.fluency:RepetitionN",
     "reading_ease": "textenvs.rewards.fluency:ReadingEase",
 }
+
+#: Rewards without a name: they need settings.
+_UNNAMED = (
+    *("textenvs.rewards.classifiers:SklearnReward", "textenvs.rewards.pretrained:PretrainedClassifier"),
+    *("textenvs.rewards.fluency:LengthRange", "textenvs.rewards.fluency:ReadingGrade"),
+)
+
+__all__ = [
+    "REWARDS",
+    "Bleu",
+    "ChrF",
+    "DistinctN",
+    "EditSimilarity",
+    "ExactMatch",
+    "FunctionReward",
+    "JsonMatch",
+    "JsonSchema",
+    "Language",
+    "LengthMatch",
+    "LengthRange",
+    "LogProb",
+    "MathAnswer",
+    "PositionMatch",
+    "PrefixMatch",
+    "PretrainedClassifier",
+    "PythonProgram",
+    "ReadingEase",
+    "ReadingGrade",
+    "Regex",
+    "RepetitionN",
+    "Reward",
+    "Rouge1",
+    "Rouge2",
+    "RougeL",
+    "SentimentReward",
+    "SklearnReward",
+    "TokenF1",
+    "VaderReward",
+    "ValidJson",
+    "Words",
+    "as_reward",
+]
+
+if not TYPE_CHECKING:  # which would take every name for one of this module's
+
+    def __getattr__(name: str) -> Any:
+        """The class of a reward, loaded when asked for."""
+        for path in (*REWARDS.values(), *_UNNAMED):
+            module, _, known = path.partition(":")
+            if name == known:
+                return getattr(import_module(module), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def as_reward(reward: Reward | str | Callable[..., float]) -> Reward:

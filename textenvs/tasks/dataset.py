@@ -215,8 +215,8 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     k = _long_cell("".join(islice(again, num_lines, reader.line_num)), delimiter)
                 column = repr(header[k]) if k < len(header) else str(k + 1)
                 raise ValueError(
-                    f"{file}:{reader.line_num}: column {column} must have at most {csv.field_size_limit():,} characters, "
-                    "got more; shorten the cell, close its quotes, or save the table as .jsonl or .parquet"
+                    f"{file}:{reader.line_num}: column {column} must have cells of at most {csv.field_size_limit():,} "
+                    "characters, got more; shorten it, close its quotes, or save the table as .jsonl or .parquet"
                 ) from None
             raise ValueError(f"{file}:{reader.line_num}: must be CSV, got {error}; quote the cell") from None
 
