@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import gymnasium as gym
@@ -181,6 +182,18 @@ def test_bad_arguments_name_the_value_and_the_remedy(kwargs: dict[str, Any], wor
 def test_arguments_of_the_wrong_type(kwargs: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         TextGenEnv(**kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode='pixels'.*")
+@pytest.mark.parametrize("mode", [5, True, [1], "pixels"])
+def test_what_is_no_render_mode(mode: Any) -> None:
+    words = re.escape(f"got {mode!r}")
+    with pytest.raises(ValueError, match="render_mode must be None.* 'ansi'.* 'human', " + words):
+        gym.make("textenvs/Copy-v0", render_mode=mode)
+    with pytest.raises(ValueError, match="render_mode must be None.* 'ansi'.* 'human', " + words):
+        TextGenEnv(task="copy", render_mode=mode)
+    with pytest.raises(ValueError, match="render_mode must be None in a batch, " + words):
+        gym.make_vec("textenvs/Copy-v0", num_envs=2, render_mode=mode)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from textenvs.rules import OPTIONS, Rules
+from textenvs.rules import OPTIONS, RenderModes, Rules
 from textenvs.task import Problem
 from textenvs.vocab import printable
 
@@ -73,12 +73,13 @@ class TextGenEnv(gym.Env[Any, Any]):
     v0: first version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": RenderModes(("ansi", "human")), "render_fps": 4}  # type: ignore[misc]
 
     def __init__(self, *, render_mode: str | None = None, **kwargs: Any) -> None:
-        if render_mode not in (None, "ansi", "human"):
-            # A TypeError, because SB3 tries "rgb_array" first and goes on without it on that error only.
-            raise TypeError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}; there are no pixels")
+        if render_mode is not None and render_mode not in type(self).metadata["render_modes"]:
+            # SB3 tries "rgb_array" first and goes on without it on a TypeError only.
+            kind = TypeError if render_mode == "rgb_array" else ValueError
+            raise kind(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}; there are no pixels")
         self.render_mode = render_mode
         self.rules = rules = Rules(**kwargs)
         self.metadata = {**type(self).metadata, "textgen": rules.metadata}  # type: ignore[misc]

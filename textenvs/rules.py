@@ -38,6 +38,18 @@ MAX_SLOTS = 1 << 20
 OPTIONS: tuple[set[str], ...] = (set(), {"problem"}, {"prompt"})
 
 
+class RenderModes(list[str]):
+    """Names of render modes; whether something is one of them can only be asked of a name.
+
+    `gym.make` asks before the env is made, and takes what is none for a text.
+    """
+
+    def __contains__(self, mode: object) -> bool:
+        if mode is not None and not isinstance(mode, str):
+            raise ValueError(f"render_mode must be None or one of {', '.join(map(repr, self))}, got {mode!r}; pick one")
+        return super().__contains__(mode)
+
+
 class Start(NamedTuple):
     """What an episode starts from."""
 
