@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,13 +59,23 @@ def play_human(env: gym.Env[Any, Any], *, episodes: int, seed: int) -> None:
 def _print_outcome(
     console: Console, info: dict[str, Any], total: float, solution: list[int] | None, vocab: textenvs.Vocab
 ) -> None:
-    shown = {name: value for name, value in info.items() if name not in ("problem", "prompt", "response")}
+    shown = {name: value for name, value in info.items() if name not in ("problem", "prompt", "response", "turns")}
     words = ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
     )
-    console.print(f"[bold]return {total:.3f}[/bold]  {escape(words)}")
+    if "turns" in info:
+        console.print(_dialogue(info["turns"]))
+    console.print(f"[bold]return {total:.3f}[/bold]  {escape(textenvs.printable(words))}")
     if solution is not None:
-        console.print(f"reference: {escape(textenvs.printable(vocab.decode(solution)))}")
+        starts = [0, *(i + 1 for i, token in enumerate(solution[:-1]) if token == vocab.eos_id)]
+        turns = [vocab.decode(solution[a:b]) for a, b in zip(starts, [*starts[1:], len(solution)], strict=True)]
+        console.print(f"reference: {escape(' | '.join(map(textenvs.printable, turns)))}")
+
+
+def _dialogue(turns: Sequence[str]) -> str:
+    """Lay out agent, reply, agent, ... as markup, a line each, the replies dim and indented."""
+    lines = [escape(textenvs.printable(turn)) for turn in turns]
+    return "\n".join(f"[dim]    {line}[/dim]" if i % 2 else line for i, line in enumerate(lines))
 
 
 def play_policy(env_id: str, kwargs: dict[str, Any], name: str, *, episodes: int, seed: int) -> None:
@@ -196,13 +207,13 @@ class Scale:
 
 
 def print_episodes(rollout: Rollout, title: str) -> None:
-    """Print a table of episodes: prompt, response, why it ended, return. Control characters are escaped."""
+    """Print a table of episodes: prompt, response by turns, why it ended, return. Control characters are escaped."""
     table = Table(title=escape(title), show_lines=True)
     for name in ("prompt", "response", "end", "return"):
         table.add_column(name, justify="right" if name == "return" else "left")
     for info, total in zip(rollout.infos, rollout.returns, strict=True):
-        texts = [escape(textenvs.printable(str(info[key]))) for key in ("prompt", "response", "finish_reason")]
-        table.add_row(*texts, f"{total:.3f}")
+        prompt, end = (escape(textenvs.printable(str(info[key]))) for key in ("prompt", "finish_reason"))
+        table.add_row(prompt, _dialogue(info.get("turns") or [info["response"]]), end, f"{total:.3f}")
     console = Console()
     console.print(table)
     mean, count = float(np.mean(rollout.returns)), len(rollout)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
@@ -16,7 +18,7 @@ from small import string_envs
 from agents.algorithms import ALGORITHMS, Algorithm
 from agents.evaluate import evaluate
 from agents.evaluate import load_run as load
-from agents.play import Scale, play_run, print_tokens
+from agents.play import Scale, play_human, play_policy, play_run, print_episodes, print_tokens
 from agents.policy import RandomPolicy
 from agents.rollout import collect
 from agents.runlog import token_columns
@@ -130,3 +132,28 @@ def test_scales_span_the_numbers() -> None:
     assert scale.legend().plain.split() == ["advantage", "(reward)", "-2", "0", "2"]
     assert Scale.fit("log_prob", [-3.0]).legend().plain.split() == ["log_prob", "(nats)", "-3", "0"]
     assert Scale.fit("kl", [0.0]).style(0.0).endswith("rgb(225,225,225)")
+
+
+def test_many_turns_are_shown_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    env: Any = gym.make("textenvs/GuessNumber-v0")
+    env.reset(seed=3)
+    turns = env.unwrapped.rules.task.demonstration(env.unwrapped.rules.task[env.unwrapped._number])
+    assert len(turns) > 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{turn}\n\n" for turn in turns)))
+    play_human(env, episodes=1, seed=3)
+    out = capsys.readouterr().out
+    assert f"reference: {' | '.join(turns)}\n" in out
+    assert re.search(rf"^(> )*{turns[0]}\n    [<>]\n{turns[1]}\n    [<>]\n", out, re.MULTILINE)
+    play_policy("textenvs/GuessNumber-v0", {}, "oracle", episodes=2, seed=0)
+    cells = [line.split("\u2502")[2] for line in capsys.readouterr().out.splitlines() if line.count("\u2502") == 5]
+    assert {re.sub(r"\d+", "0", cell).rstrip() for cell in cells} >= {" 0", "     >", "     <"}
+
+
+def test_what_turns_hold_drives_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    rollout = collect(string_envs(), RandomPolicy(6), num_episodes=4, seed=0)
+    rollout.infos[0].update(prompt="[bold]", turns=["\x1b[2J", "[red]a\nb"], finish_reason="eos")
+    print_episodes(rollout, "title")
+    out = capsys.readouterr().out
+    assert "\x1b[2J" not in out
+    assert "\\x1b[2J" in out
+    assert "    [red]a\\nb" in out
