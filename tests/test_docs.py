@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import textenvs
+from textenvs.anchors import Anchors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,12 +18,9 @@ def env_table() -> list[str]:
     """The rows that the README should have."""
     rows = []
     for entry in textenvs.ENTRIES:
-        rules = textenvs.Rules(**entry.kwargs)
-        summary = (type(rules.task).__doc__ or "").splitlines()[0]
-        known = textenvs.anchors(rules)
-        if known.dumb is None:  # no sandbox works here: nothing to compare with
-            rows += [line for line in README.splitlines() if line.startswith(f"| `{entry.id}` |")]
-            continue
+        summary = (type(textenvs.Rules(**entry.kwargs).task).__doc__ or "").splitlines()[0]
+        known = Anchors.stored(entry.id)  # which tests/test_board.py computes anew
+        assert known is not None
         values = (known.random, known.dumb, known.reference, known.optimal)
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         rows.append(f"| `{entry.id}` | {summary} | {' | '.join(cells)} |")
