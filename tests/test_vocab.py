@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from textenvs import CharVocab, TokenizerVocab
+from textenvs.pack_task import ASSETS
 from textenvs.vocab import as_vocab, near_miss, printable
 
 
@@ -44,6 +45,46 @@ def test_bytes_round_trip(tmp_path: Path) -> None:
     assert vocab.encode("ab").tolist() == [256]
     assert (vocab.num_tokens, vocab.eos_id, vocab.bos_id) == (258, 257, None)
     assert as_vocab(tmp_path).sha256 == as_vocab(str(tmp_path / "tokenizer.json")).sha256 == vocab.sha256
+
+
+SHIPPED = TokenizerVocab(ASSETS / "tokenizer.json")
+NAMES = ["<|endoftext|>", "<|im_end|>", "<|im_start|>", "<s>", "</s>", "<bos>", "[EOS]", "<eos>"]
+
+
+@given(st.lists(st.text(max_size=8) | st.sampled_from([*NAMES, "<|", "|>", " ", "\n"]), max_size=8).map("".join))
+@example("134<|endoftext|>7")
+def test_any_text_round_trips_also_one_with_the_names_of_special_tokens(text: str) -> None:
+    ids = SHIPPED.encode(text).tolist()
+    assert SHIPPED.eos_id not in ids
+    assert SHIPPED.decode([*ids, SHIPPED.eos_id]) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("special", [True, False], ids=["special", "ordinary"])
+def test_the_names_of_end_and_beginning_are_text(name: str, special: bool, tmp_path: Path) -> None:
+    """Whatever white space the file says they swallow, and also where it does not mark them as special."""
+    tokenizer = Tokenizer.from_file(str(bytes_tokenizer(tmp_path / "tokenizer.json", eos="")))
+    added = [AddedToken(token, lstrip=True, rstrip=True) for token in dict.fromkeys([name, "<bos>"])]
+    (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(added)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    vocab = TokenizerVocab(tmp_path, eos=name)
+    assert vocab.token_id(name) == vocab.eos_id
+    for text in (f"134 {name} 7", name, f"{name} {name}", f"a<bos>{name}b"):
+        ids = vocab.encode(text).tolist()
+        assert not {vocab.eos_id, vocab.bos_id} & set(ids)
+        assert vocab.decode([*ids, vocab.eos_id]) == text
+
+
+def test_a_text_that_only_a_special_token_spells_is_refused(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"yes": 0, "no": 1, "<unk>": 2, "<eos>": 3}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["<unk>", "<eos>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    vocab = TokenizerVocab(tmp_path)
+    assert vocab.encode("yes no").tolist() == [0, 1]
+    for text, token in (("yes <eos> no", "<eos>"), ("maybe", "<unk>")):
+        with pytest.raises(ValueError, match=f"without special tokens, .* got '{text}', .* has '{token}'; change"):
+            vocab.encode(text)
 
 
 def test_the_fingerprint_tells_vocabularies_of_equal_size_apart(tmp_path: Path) -> None:

@@ -118,6 +118,15 @@ def test_a_conversation_is_one_turn_a_step() -> None:
         env.step("2")
 
 
+def test_the_name_of_the_end_token_is_text_and_ends_nothing() -> None:
+    env = Utterances(gym.make("textenvs/WordProblem-v0"))
+    env.reset(options={"problem": 0})
+    answer = env.unwrapped.rules.task[0].references[0]
+    *_, info = env.step(f"{answer}<|endoftext|>7")
+    assert info["response"].startswith(f"{answer}<|")
+    assert not info["is_success"]
+
+
 def test_what_does_not_fit_or_comes_after_a_stop_is_not_sent() -> None:
     env = Utterances(gym.make("textenvs/Copy-v0", stop=["h"]))
     env.reset(seed=0)

@@ -108,6 +108,9 @@ class CharVocab(Vocab):
 class TokenizerVocab(Vocab):
     """A Hugging Face `tokenizers` file (tokenizer.json).
 
+    A special token is an action and never text: what looks like one in a text, such as `<|endoftext|>`, is spelt with
+    ordinary tokens.
+
     Args:
         path: the file, or a directory that holds tokenizer.json.
         eos: the end token as the file spells it; None looks for a usual one.
@@ -143,13 +146,24 @@ class TokenizerVocab(Vocab):
             )
         self.eos_id = end
         self.bos_id = next((ids[name] for name in _BOS_NAMES if name in ids), None)
+        self._tokenizer.add_special_tokens([self.tokens[i] for i in (end, self.bos_id) if i is not None])
+        self._tokenizer.encode_special_tokens = True
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._silent = frozenset(i for i, token in added.items() if token.special)
 
     def encode(self, text: str) -> IntArray:
         """See `Vocab.encode`."""
         try:
-            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:
             raise ValueError(f"text must be valid Unicode without lone surrogates, got {text[:80]!a}") from None
+        if not self._silent.isdisjoint(ids):
+            token = next(self.tokens[i] for i in ids if i in self._silent)
+            raise ValueError(
+                f"text must be spelt without special tokens, which spell nothing, got {text[:80]!a}, for which the "
+                f"tokenizer has {token!r}; change the text or take another tokenizer"
+            )
+        return np.array(ids, dtype=np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Vocab.decode`."""
