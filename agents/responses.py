@@ -1,6 +1,7 @@
 """Given responses as whole episodes: demonstrations of an env, or the lines of a file. What learns them is `sft`."""
 
 from collections.abc import Callable, Iterable
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -161,6 +162,10 @@ def read_object(line: str) -> dict[str, Any]:
     """
     try:
         record = textenvs.read_json(line, LINE)
+    except JSONDecodeError as error:  # which counts lines of its own
+        raise ValueError(
+            f"line must be JSON, got {line[:80]!r}: {error.msg} at character {error.pos + 1}; write one object a line"
+        ) from None
     except ValueError as error:
         raise ValueError(f"line must be JSON, got {line[:80]!r}: {error}") from None
     if not isinstance(record, dict):

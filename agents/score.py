@@ -94,7 +94,20 @@ class _Problems:
                 self.rules.vocab.encode(text)
             except ValueError as error:
                 raise ValueError(f'"references" must be in the vocabulary of the env: {error}') from None
+        self._require_as_own(references, metadata)
         return textenvs.Problem(_text(line, "prompt"), tuple(references), metadata)
+
+    def _require_as_own(self, references: list[str], metadata: Mapping[str, Any]) -> None:
+        """Hold a given problem to what the task's own have, where the task's own reward says not what it needs."""
+        task, reward = self.rules.task, self.rules.reward
+        if reward is task.reward and type(reward).require is textenvs.Reward.require:
+            missing = [f"metadata[{key!r}]" for key in task[0].metadata if key not in metadata]
+            missing += ["references"] if task[0].references and not references else []
+            if missing:
+                raise ValueError(
+                    f"line must have {', '.join(missing)}, as the problems of the task, got none; add it, or give "
+                    '"problem_id"'
+                )
 
     def _prompted(self, line: Mapping[str, Any]) -> textenvs.Problem:
         """The problem that the task reads from a prompt, or has with it."""
@@ -159,6 +172,11 @@ def _read_line(text: str, number: int, problems: _Problems) -> Saved:
     else:
         spoken = _texts(line, "response") if isinstance(line.get("response"), list) else [_text(line, "response")]
         turns = _replied(rules, problem, spoken)
+        if len(turns) < 2 * len(spoken) - 1:
+            raise ValueError(
+                f'"response" must end where the episode does, got {len(spoken)} turns, of which number '
+                f"{(len(turns) + 1) // 2} ends it; cut the rest"
+            )
     value = line.get("value")
     if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
         raise ValueError(f'"value" must be a number or null, got {value!r:.80}')

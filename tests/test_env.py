@@ -221,6 +221,8 @@ def test_bad_reset_options(options: dict[str, Any], error: type[Exception], word
         (np.array([1.0, 2.0]), ValueError, r"1 numbers, one a response, got shape \(2,\)"),
         (np.array(["1"]), ValueError, "numbers"),
         (np.array([np.inf]), ValueError, "finite, got inf"),
+        (None, ValueError, "1 numbers, one a response, got shape"),
+        ([[1], [2, 3]], ValueError, r"reward broken must return numbers, one a response, got \[\[1\], \[2, 3\]\]: "),
     ],
 )
 def test_a_reward_that_breaks_its_promise_is_named(value: Any, error: type[Exception], words: str) -> None:
@@ -243,9 +245,12 @@ def test_a_reward_that_breaks_its_promise_is_named(value: Any, error: type[Excep
         ({"status": np.zeros(1)}, "must not name a part 'status'"),
         ({"pair": np.zeros(2)}, "'pair' 1 finite values"),
         ({"nothing": np.array([np.nan])}, "'nothing' 1 finite values"),
+        ({"word": ["good"]}, "reward broken must give its part 'word' numbers, one a response, got .'good'."),
+        ({5: np.zeros(1)}, "must not name a part 5"),
+        ([np.zeros(1)], "reward broken must give parts as a mapping of columns, got"),
     ],
 )
-def test_parts_are_checked_too(parts: dict[str, Any], words: str) -> None:
+def test_parts_are_checked_too(parts: Any, words: str) -> None:
     class Broken(textenvs.Reward):
         name = "broken"
 
@@ -254,7 +259,29 @@ def test_parts_are_checked_too(parts: dict[str, Any], words: str) -> None:
 
     env = gym.make("textenvs/Copy-v0", reward=Broken())
     env.reset(options={"prompt": "abcd="})
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        env.step(9)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"status": "ok"}, "reward broken must give status as a list of texts, got 'ok'; leave it out"),
+        ({"status": None}, "reward broken must give status as a list of texts, got None"),
+        ({"status": [["ok"]]}, "must give each response a status of ok, model_fault, infra_fault"),
+        ({"causes": None}, "reward broken must give causes as a list of texts, got None"),
+    ],
+)
+def test_statuses_are_checked_too(kwargs: Any, words: str) -> None:
+    class Broken(textenvs.Reward):
+        name = "broken"
+
+        def __call__(self, problems: Any, responses: Any) -> textenvs.Scores:
+            return textenvs.Scores(np.zeros(1), {}, **kwargs)
+
+    env = gym.make("textenvs/Copy-v0", reward=Broken())
+    env.reset(options={"prompt": "abcd="})
+    with pytest.raises((ValueError, TypeError), match=words):
         env.step(9)
 
 

@@ -137,15 +137,22 @@ def test_turns_are_played_with_the_replies(tmp_path: Path) -> None:
         ({"turns": ["100", 5]}, '"turns" must be a list of texts'),
         (
             {"turns": ["100", ">"], "metadata": {}},
-            "\"metadata\" must have what the task replies by, .* KeyError: 'hidden'",
+            r"line must have metadata\['hidden'\], metadata\['par'\], as",
         ),
         ({"response": []}, '"response" must be a list of texts'),
+        (
+            {"response": ["100", "137", "5"]},
+            '"response" must end where the episode does, got 3 turns, .* number 2 ends it',
+        ),
+        ({"response": ["100"], "metadata": {"hidden": 137}}, r"line must have metadata\['par'\], as the problems of"),
+        ({"response": ["100"], "references": []}, "line must have references, as the problems of the task"),
+        ({"response": ["100"], "metadata": {"hidden": "x", "par": 8}}, '"metadata" must have what .* TypeError'),
     ],
     ids=str,
 )
 def test_turns_that_the_task_did_not_say_are_refused(line: Any, words: str, tmp_path: Path) -> None:
-    line = {"prompt": "1-200=", "references": ["137"], "metadata": {"hidden": 137, "par": 8}} | line
-    good = {**line, "turns": ["100", ">", "150", "<", "137"], "metadata": {"hidden": 137, "par": 8}}
+    problem: dict[str, Any] = {"prompt": "1-200=", "references": ["137"], "metadata": {"hidden": 137, "par": 8}}
+    line, good = problem | line, problem | {"turns": ["100", ">", "150", "<", "137"]}
     cut = {**good, "turns": ["100", ">"]}  # by the budget
     path = Path(write(tmp_path / "a.jsonl", good, cut))
     assert [row.record["value"] for row in score_file("textenvs/GuessNumber-v0", {}, path)] == [1, 0]
@@ -211,7 +218,7 @@ def test_a_response_that_is_half_a_character_is_the_models_fault(tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "line must be JSON"),
+        ("{", "line must be JSON, got '{': Expecting .* at character 2; write one object a line"),
         ("[1]", "line must be a JSON object"),
         ("[" * 100_000, "line must be JSON, .*: a JSON text must have at most 128 levels"),
         ('{"problem_id": 0, "response": "a", "response": "b"}', "must have each key once, got 'response' 2 times"),

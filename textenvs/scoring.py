@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from textenvs.rewards.base import STATUSES, FloatArray, ProblemLike, Responses, Reward, RewardError, Scores
 
@@ -59,7 +60,17 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     """The scores, once they are B finite float64 values with a known status each."""
     if not isinstance(scores, Scores):
         raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
-    values = np.asarray(scores.values)
+    for field, given in (("status", scores.status), ("causes", scores.causes), ("parts", scores.parts)):
+        if (
+            isinstance(given, str)
+            or not isinstance(given, Iterable)
+            or isinstance(given, Mapping) != (field == "parts")
+        ):
+            kind = "a mapping of columns" if field == "parts" else "a list of texts"
+            raise TypeError(
+                f"reward {name} must give {field} as {kind}, got {given!r:.80}; leave it out where there is none"
+            )
+    values = _array(scores.values, f"reward {name} must return numbers")
     if values.shape != (len(problems),) or values.dtype.kind not in "biuf":
         raise ValueError(
             f"reward {name} must return {len(problems)} numbers, one a response, got shape {values.shape} "
@@ -67,7 +78,7 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
         )
     values = values.astype(np.float64)
     status = tuple(scores.status) or ("ok",) * len(problems)
-    if len(status) != len(problems) or not set(status) <= set(STATUSES):
+    if len(status) != len(problems) or any(word not in STATUSES for word in status):
         raise ValueError(f"reward {name} must give each response a status of {', '.join(STATUSES)}, got {status!r}")
     causes = tuple(scores.causes) or ("",) * len(problems)
     if len(causes) != len(problems):
@@ -79,13 +90,22 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
             f"reward {name} must be finite, got {values[bad[0]]} for the problem with prompt "
             f"{problems[bad[0]].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
         )
-    parts = {part: np.asarray(column, dtype=np.float64) for part, column in scores.parts.items()}
-    for part, column in parts.items():
-        if part in INFO_KEYS or part.startswith("_"):
+    parts: dict[str, FloatArray] = {}
+    for part, numbers in scores.parts.items():
+        if not isinstance(part, str) or part in INFO_KEYS or part.startswith("_"):
             raise ValueError(f"reward {name} must not name a part {part!r}: info uses such names; rename the part")
+        parts[part] = column = _array(numbers, f"reward {name} must give its part {part!r} numbers", np.float64)
         if column.shape != values.shape or not np.isfinite(column[judged]).all():
             raise ValueError(
                 f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
             )
     causes = tuple("" if good else cause or UNKNOWN_CAUSE for good, cause in zip(judged, causes, strict=True))
     return Scores(np.where(judged, values, 0.0), parts, status, causes)
+
+
+def _array(given: Any, must: str, dtype: Any = None) -> NDArray[Any]:
+    """What a reward gives for numbers, as an array."""
+    try:
+        return np.asarray(given, dtype=dtype)
+    except (TypeError, ValueError) as error:  # ragged, or no numbers at all
+        raise ValueError(f"{must}, one a response, got {given!r:.80}: {error}") from None
