@@ -5,7 +5,7 @@
 After each, an honest answer must pass. Prints one line a mechanism: how many answers, how many scored as right (none
 may), how many were refused or killed (model_fault), the longest time, honest answers that failed, and infra faults.
 Then many threads ask at once, one with a maths answer that never ends and the next with an honest one.
-About 20 minutes on one core. Exit status 1 when a promise is broken.
+About 8 minutes on two cores. Exit status 1 when a promise is broken.
 """
 
 from __future__ import annotations
