@@ -13,7 +13,7 @@ from reward_batches import responses_of
 import textenvs
 from textenvs import Problem
 from textenvs.tasks import make_task
-from textenvs.tasks.rewrite import GainOverCopy, MaxWords
+from textenvs.tasks.rewrite import GainOverCopy, GainOverEdits, MaxWords
 
 SPLITS = ("train", "heldout")
 REWRITE = textenvs.Rules("constrained_rewrite").reward
@@ -38,7 +38,12 @@ def words(text: str) -> list[str]:
 TEA = Problem(
     "Use: prefers. Avoid: likes, more. At most 6 words: My son likes tea more than juice.\n",
     ("My son prefers tea to juice.",),
-    {"required": ["prefers"], "forbidden": ["likes", "more"], "max_words": 6},
+    {
+        "required": ["prefers"],
+        "forbidden": ["likes", "more"],
+        "max_words": 6,
+        "source": "My son likes tea more than juice.",
+    },
 )
 
 
@@ -68,22 +73,42 @@ def test_no_required_or_forbidden_word_is_in_both_splits() -> None:
         assert not train & heldout
 
 
+def test_mindless_edits_by_hand() -> None:
+    data = {"source": "I go home now.", "required": ["x", "y"], "forbidden": ["go"], "max_words": 4}
+    assert GainOverEdits().copies(Problem("p", ("r",), data)) == {
+        "I go home now.",
+        *("X y I home.", "I x y home.", "I home x y."),  # "now" is cut off; the second is "go" replaced, too
+        *("X y home now.", "Home x y now.", "Home now x y."),  # "I" is
+    }
+    apart = {"source": "a B, c d?", "required": ["x", "y", "z"], "forbidden": ["a", "c"], "max_words": 9}
+    assert "X B, y z d?" in GainOverEdits().copies(Problem("p", ("r",), apart))
+    narrow = {"source": "a b c", "required": ["x y"], "forbidden": [], "max_words": 1}
+    assert GainOverEdits().copies(Problem("p", ("r",), narrow)) == {"a b c", "X y"}
+
+
 def test_the_rewrite_reward_by_hand() -> None:
+    # The best mindless edit is "My son prefers tea than juice.": 3 edits of 30 characters.
+    copied = 27 / 30
     texts = {
         "My son prefers tea to juice.": 1,
-        "My son prefers tea to milk.": 24 / 28,  # "juice" -> "milk": 4 edits; 28 characters
+        "My son prefers tea to juice": (27 / 28 - copied) / (1 - copied),  # without the full stop
+        "My son prefers tea to milk.": 0,  # "juice" -> "milk": 4 edits of 28, further away than the edit
+        "My son prefers tea than juice": 0,
         "My son prefers tea to juice, more.": 0,  # a forbidden word, and too long
-        "My son wants tea, not juice.": 0,  # the required word is missing
+        "My son prefer tea to juice.": 0,  # the required word is missing
         "My son prefers tea to juice now.": 0,  # 7 words
-        "prefers": 7 / 28,
+        "prefers": 0,
         "": 0,
     }
     scores = score(REWRITE, TEA, *texts)
     assert scores.values.tolist() == pytest.approx(list(texts.values()), abs=1e-12)
-    assert set(scores.parts) == {"words", "max_words", "edit_similarity"}
+    assert set(scores.parts) == {"words", "max_words", "gain_over_edits"}
     assert REWRITE.value_range == (0, 1)
-    two = Problem(TEA.prompt, ("a b",), {"required": ["a", "b"], "forbidden": ["c"], "max_words": 2})
-    assert score(REWRITE, two, "a b", "a x").values.tolist() == pytest.approx([1, 1 / 2 * 2 / 3], abs=1e-12)
+    two = {"required": ["ab", "cd"], "forbidden": ["z"], "max_words": 3, "source": "z qqqqqq"}
+    # c is 1/2, "Qqqqqq ab cd": 6 edits of 12. Then half the required words, and 7 of 8 characters.
+    gain = (7 / 8 - 1 / 2) / (1 / 2)
+    scores = score(REWRITE, Problem("p", ("ef ab cd",), two), "ef ab cd", "ef ab cx")
+    assert scores.values.tolist() == pytest.approx([1, gain / 2], abs=1e-12)
 
 
 def without_forbidden(metadata: Any) -> list[str]:
@@ -107,21 +132,63 @@ def substituted(metadata: Any) -> str:
     return " ".join([*text, *required][: metadata["max_words"]])
 
 
+def cut_in_front(metadata: Any) -> str:
+    """The last words of the source that the limit allows, without the forbidden ones, after the required ones."""
+    required = metadata["required"]
+    return " ".join([*required, *without_forbidden(metadata)[len(required) - metadata["max_words"] :]])
+
+
+def third_place(metadata: Any) -> str:
+    """Like `appended`, with the required words behind the second word."""
+    required = metadata["required"]
+    kept = without_forbidden(metadata)[: metadata["max_words"] - len(required)]
+    return " ".join([*kept[:2], *required, *kept[2:]])
+
+
 @pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("ending", ["", "."])
 @pytest.mark.parametrize(
-    ("policy", "at_most"),
+    "policy",
     [
-        (lambda m: m["source"], 0),
-        (lambda m: " ".join(m["required"]), 0.3),
-        (lambda m: m["source"] + " " + " ".join(m["required"]), 0),
-        (appended, 0.5),
-        (substituted, 0.6),
+        lambda m: m["source"],
+        lambda m: " ".join(m["required"]),
+        lambda m: m["source"] + " " + " ".join(m["required"]),
+        appended,
+        substituted,
+        cut_in_front,
+        third_place,
     ],
-    ids=["source", "required", "source and required", "appended", "substituted"],
+    ids=["source", "required", "source and required", "appended", "substituted", "cut in front", "third place"],
 )
-def test_rules_that_know_no_language_stay_far_below_the_references(policy: Any, at_most: float, split: str) -> None:
-    values = [float(score(REWRITE, p, policy(p.metadata)).values[0]) for p in problems("constrained_rewrite", split)]
-    assert sum(values) / len(values) <= at_most
+def test_rules_that_know_no_language_earn_nothing(policy: Any, ending: str, split: str) -> None:
+    some = problems("constrained_rewrite", split)
+    values = [float(score(REWRITE, p, policy(p.metadata).rstrip(".?") + ending).values[0]) for p in some]
+    assert sum(values) / len(values) <= 0.01
+
+
+def test_how_near_a_mindless_edit_comes_as_the_page_says() -> None:
+    similarity, gain = textenvs.as_reward("edit_similarity"), GainOverEdits()
+    some = [p for split in SPLITS for p in problems("constrained_rewrite", split)]
+    near = [score(similarity, p, *gain.copies(p)).values.max() for p in some]
+    assert sum(near) / len(near) == pytest.approx(0.69, abs=0.005)
+    assert max(near) <= 0.93
+    ill = next(p for p in some if "roommate" in p.prompt and "Christmas" in p.prompt)
+    assert appended(ill.metadata) == "My roommate has been became ill"
+    assert score(REWRITE, ill, appended(ill.metadata)).values.tolist() == [0]
+    assert score(similarity, ill, appended(ill.metadata)).values[0] == pytest.approx(0.43, abs=0.005)
+
+
+def test_a_reference_that_is_a_mindless_edit_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"no reference that is a mindless edit .* got 'My son prefers tea than juice.'"
+    ):
+        REWRITE.require(Problem("p", ("r", "My son prefers tea than juice."), TEA.metadata))
+    REWRITE.require(TEA)
+    with pytest.raises(ValueError, match=r"must have metadata\['max_words'\]"):
+        GainOverEdits().require(Problem("p", ("r",), {"source": "s", "forbidden": ["x"]}))
+    some = Problem("p", ("r",), {"source": "", "forbidden": ["x"], "max_words": 1})
+    GainOverEdits().require(some)
+    assert score(GainOverEdits(), some, "r", "").values.tolist() == [1, 0]
 
 
 # --- StyleTransfer ---------------------------------------------------------------------------------------------------
@@ -145,12 +212,12 @@ def test_both_directions_of_a_pair_are_in_one_split(split: str) -> None:
         assert p.prompt == f"{p.metadata['style'].capitalize()}: {p.metadata['source']}\n"
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_copy_is_near_a_reference_but_never_too_near(split: str) -> None:
+def test_a_copy_is_near_a_reference_but_never_too_near() -> None:
     similarity = textenvs.as_reward("edit_similarity")
-    near = [float(score(similarity, p, p.metadata["source"]).values[0]) for p in problems("style_transfer", split)]
+    some = [p for split in SPLITS for p in problems("style_transfer", split)]
+    near = [float(score(similarity, p, p.metadata["source"]).values[0]) for p in some]
     assert max(near) <= 0.8, "the gain would hang on a few characters"
-    assert sum(near) / len(near) == pytest.approx(0.57, abs=0.01)
+    assert sum(near) / len(near) == pytest.approx(0.56, abs=0.005)
 
 
 def test_held_out_style_is_mostly_made_by_means_seen_in_training() -> None:
