@@ -4,49 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
+from decimal import Decimal
 from importlib.util import find_spec
 
 import numpy as np
 
+from textenvs.rewards.answers import MAX_ANSWER_CHARS, final_answers, is_one_number, plain_number
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.rewards.libraries import library
 from textenvs.rewards.worker import Verdict, Workers, workers
 
-#: Characters of a response that are looked at, and of one final answer.
-MAX_CHARS, MAX_ANSWER_CHARS = 100_000, 1_000
+#: Characters of a response that are looked at.
+MAX_CHARS = 100_000
 #: More final answers than this that are spelt differently are not read at all.
 MAX_ANSWERS = 4
-#: A last line longer than this states no answer, unless in a box.
-MAX_LINE_CHARS = 2_000
 
-_PLAIN = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:\s*/\s*[0-9]+)?")
-_BOXES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_MARKER = re.compile(r"####|\banswer\s*(?:is\b|:)|=", re.IGNORECASE)
 # `x=5`, the only kind of equation that answers with what stands at its right: 41=42 does not.
 _ASSIGNMENT = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=[^=]+")
-_INLINE = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)")
-# A number that is no part of a word or of a larger expression.
-_NUMBER = re.compile(
-    r"(?<![\w.,+\-*/^({\\\u2212])([-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?%?)"
-    r"(?![\w^*/+({\\])(?!\.[0-9])"
-)
+# What math-verify reads otherwise than people: 1e5 as 5e, 1e-7 as e-7, nan as n*a*n, and a mixed number as nothing.
+_MISREAD = re.compile(r"[-+]?\s*(?:[0-9.,]+e[-+]?[0-9]+|[0-9]+\s+[0-9]+\s*/\s*[0-9]+|nan|inf|infinity)", re.IGNORECASE)
 
 
 class MathAnswer(Reward):
     r"""1.0 when the response's final answer equals the gold one, else 0.0. Range [0, 1].
 
-    The gold answer is `metadata["answer"]` (a number, or text in LaTeX), or any of the references. The final answer is
-    what stands in `\boxed{}`; without one, in the last line, after its last `####`, `answer is`, `answer:` or `=`, the
-    only `$...$` or the only number. Plain numbers are compared exactly, as fractions: `0.33` is not 1/3. All else is
-    compared by math-verify in a process apart, which is killed at the limit (status model_fault) whatever thread asks,
-    and which cannot run text as code, write, or reach a network.
+    The gold answer is `metadata["answer"]` (a number, or text in LaTeX), or any of the references. `final_answers` says
+    which one of the response's is final: what stands in `\boxed{}`, else the one number or formula that the last line
+    ends with or consists of. Plain numbers are compared exactly, as fractions: `0.33` is not 1/3. All else is compared
+    by math-verify in a process of its own, which is killed at the limit (status model_fault) whatever thread asks, and
+    which cannot run text as code, write, or reach a network.
 
-    Withstands: two different answers (boxed, or behind the last marker of the last line), every option at once, another
-    number or an equation between different ones in the box, towers like 9^{9^{9^9}}, thousands of parentheses, code.
-    Does not withstand: a "not" before the answer. Nor, unless `numbers_only`: an expression that was left uncomputed,
-    such as 3+4 for 7; 42% for 42; units, subscripts and words behind it in the box; six right decimals of a gold answer
-    that is no plain number, such as 0.333333 for \frac{1}{3}.
+    Withstands: two different answers (boxed, or anywhere in what the last line says last), every option at once,
+    equal numbers with an operator between them (4 + 4 for 4), another sign, operator or relation around the number
+    (-5, 5!, x > 5 for 5), a numeral or an English word of arithmetic or denial beside it (5 million, minus 5, not 5,
+    isn't 5), another number or an equation between different ones in the box, towers like 9^{9^{9^9}}, thousands of
+    parentheses, code.
+    Does not withstand: what stands around a box, or in earlier lines or sentences than the answer; other words that
+    change it (maybe 5, 5 if x is, nicht 5) and units of any kind (5 kg for 5); a wrong left side (8 = 7). Nor, unless
+    `numbers_only`: an expression that was left uncomputed, such as 3+4 for 7; 42% for 42; for a gold answer that is no
+    plain number, words in the box, and six right decimals, such as 0.333333 for \frac{1}{3}.
 
     Source: math-verify 0.9 (github.com/huggingface/Math-Verify).
 
@@ -115,62 +111,6 @@ class MathAnswer(Reward):
         return Scores(values, {self.name: values}, status, causes)
 
 
-def final_answers(text: str) -> list[str]:
-    r"""The different final answers of a text, as it spells them: one is as it should be, none or several are wrong.
-
-    Args:
-        text: a response; time is linear in its length.
-    """
-    boxed = list(dict.fromkeys(_boxed(text)))
-    if boxed or "\\boxed" in text:
-        return [answer for answer in boxed if answer]
-    line = text.rstrip().rpartition("\n")[2]
-    if len(line) > MAX_LINE_CHARS:
-        return []
-    *_, start = [0, *(match.end() for match in _MARKER.finditer(line))]
-    rest = line[start:]
-    spans = [first or second for first, second in _INLINE.findall(rest)]
-    if spans:
-        return list(dict.fromkeys(span.strip() for span in spans))
-    numbers = [match.group(1) for match in _NUMBER.finditer(rest)]
-    if any(c.isdigit() for c in _NUMBER.sub("", rest)):
-        return []  # a number in a larger expression: what would the answer be?
-    return list(dict.fromkeys(number.replace("%", r"\%") for number in numbers))
-
-
-def plain_number(text: str) -> Fraction | None:
-    """The value of 7, -7, 1,000, 0.5, .5 or 1/2; None for everything else."""
-    text = text.strip()
-    if len(text) > MAX_ANSWER_CHARS or not text or not _PLAIN.fullmatch(text) or not any(c.isdigit() for c in text):
-        return None
-    numerator, _, denominator = text.replace(",", "").replace("\u2212", "-").partition("/")
-    try:
-        return Fraction(numerator.strip()) / Fraction(denominator.strip() or "1")
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _boxed(text: str) -> list[str]:
-    r"""What stands in each outermost well-formed \boxed{...}, stripped."""
-    found: list[str] = []
-    open_braces: list[int | None] = []  # where a box's content starts, None for another brace
-    num_boxes = 0
-    for match in _BOXES.finditer(text):
-        token = match.group()
-        if token.startswith("\\boxed"):
-            open_braces.append(match.end())
-            num_boxes += 1
-        elif token == "{":
-            open_braces.append(None)
-        elif token == "}" and open_braces:
-            start = open_braces.pop()
-            if start is not None:
-                num_boxes -= 1
-                if num_boxes == 0:
-                    found.append(text[start : match.start()].strip())
-    return found
-
-
 def _compared(gold: str, answers: list[str], numbers_only: bool) -> bool | None:
     """Whether all answers equal the gold one; None when only math-verify can tell."""
     wanted = plain_number(gold)
@@ -179,10 +119,10 @@ def _compared(gold: str, answers: list[str], numbers_only: bool) -> bool | None:
         number = plain_number(answer)
         if number is not None and wanted is not None:
             known.add(number == wanted)
-        elif numbers_only or ("=" in answer and "=" not in gold and not _ASSIGNMENT.fullmatch(answer)):
-            known.add(False)
-        else:
-            known.add(True if answer == gold.strip() else None)
+            continue
+        equation = "=" in answer and "=" not in gold and not _ASSIGNMENT.fullmatch(answer)
+        refused = numbers_only or equation or (wanted is not None and not is_one_number(answer))
+        known.add(False if refused else True if answer == gold else None)
     return False if False in known else None if None in known else True
 
 
@@ -199,14 +139,26 @@ def _gold(problem: ProblemLike) -> list[str]:
     """The gold answers of a problem."""
     answer = problem.metadata.get("answer")
     if answer is None:
-        answers = list(problem.references)
-    elif isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        raise ValueError(f"metadata['answer'] must be a number or text, got {answer!r}; write it such as '1/2'")
+        answers = [text.strip() for text in problem.references]
+    elif isinstance(answer, str):
+        answers = [answer.strip()]
+    elif isinstance(answer, bool) or not isinstance(answer, (int, float)) or not abs(answer) < 10**MAX_ANSWER_CHARS:
+        shown = "one of more digits" if isinstance(answer, int) and not isinstance(answer, bool) else repr(answer)
+        raise ValueError(
+            f"metadata['answer'] must be text or a finite number of at most {MAX_ANSWER_CHARS} digits, got {shown}; "
+            "write it such as '1/2'"
+        )
     else:
-        answers = [str(answer)]
-    if not answers or not all(text.strip() for text in answers):
+        answers = [str(answer) if isinstance(answer, int) else format(Decimal(repr(float(answer))), "f")]
+    if not answers or not all(answers):
         raise ValueError(
             f"the problem with prompt {problem.prompt[:80]!r} must have metadata['answer'] or references, got none or "
             "an empty one; say what the right answer is"
         )
+    for text in answers:
+        if _MISREAD.fullmatch(text):
+            raise ValueError(
+                f"the answer must be a number or an expression in LaTeX, got {text[:80]!r} for the problem with prompt "
+                f"{problem.prompt[:80]!r}; write it with all of its digits, such as 0.0000001 or 3/2, or as \\infty"
+            )
     return answers
