@@ -83,6 +83,31 @@ def test_words_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("_raining_", "__raining", "rai\u200bning", "rai\u00adning", "\u2060raining", "RAI\ufeffNING"),
+        *("rai\ufe0fning", "ra\u034fin\u3164ing"),
+    ],
+)
+def test_a_forbidden_word_is_found_behind_marks_that_hardly_show(text: str) -> None:
+    assert scored(Words(forbidden=["raining"]), {}, text) == [0]
+    assert scored(Words(required=["raining"]), {}, text) == [1]
+
+
+def test_words_keep_their_combining_marks() -> None:
+    hindi, thai = "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0e17\u0e35\u0e48"
+    for word, part in ((hindi, "\u0939"), (hindi, "\u0926\u0940"), (thai, "\u0e17"), ("q\u0307", "q")):
+        assert scored(Words(required=[word]), {}, word, f"x {word}, y", part) == [1, 1, 0]
+        assert scored(Words(forbidden=[part]), {}, word, part) == [1, 0]
+    joined, plain = "\u0915\u094d\u200d\u0937", "\u0915\u094d\u0937"
+    assert scored(Words(required=[joined]), {}, plain, joined) == [1, 1], "what is dropped is dropped on both sides"
+    with pytest.raises(ValueError, match="at least one letter or digit"):
+        Words(required=["_"])
+    with pytest.raises(ValueError, match="at least one letter or digit"):
+        Words(required=["\u0301"])
+
+
+@pytest.mark.parametrize(
     ("metadata", "words"),
     [
         ({}, "must have metadata\\['required'\\] or"),

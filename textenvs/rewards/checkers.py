@@ -92,11 +92,14 @@ class Words(Reward):
     """Share of the required words that the response holds; 0 when it holds a forbidden one. Range [0, 1].
 
     Words are the arguments, or `metadata["required"]` and `metadata["forbidden"]`. A word counts as a whole, in any
-    case (Unicode case folding) and normal form; several words with spaces between must stand in that order.
+    case (Unicode case folding) and normal form (NFKC); several words with spaces between must stand in that order. A
+    word is made of letters, digits and the marks that combine with them; characters without width do not part it.
 
-    Withstands: a word inside of a longer one, repetition of one word for another, a forbidden word in capitals.
-    Does not withstand: the bare list of the required words; an empty response where words are only forbidden. Multiply
-    it by a reward for what the text should be.
+    Withstands: a word inside of a longer one, repetition of one word for another, a forbidden word in capitals, between
+    underscores (`_rain_`), or with a soft hyphen or a character without width inside.
+    Does not withstand: the bare list of the required words; an empty response where words are only forbidden; a
+    forbidden word with letters of another script that look alike (Cyrillic for Latin), with digits for letters, with an
+    accent, or with its letters spaced out. Multiply it by a reward for what the text should be.
 
     Args:
         required: texts for all problems; None takes the metadata's.
@@ -243,8 +246,24 @@ def _folded_phrase(text: str) -> str:
 
 def _folded(text: str) -> str:
     """The words of a text, case-folded, with one space before and after each."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return f" {' '.join(re.findall(_WORD, text))} "
+    word = _WORD
+    if not text.isascii():
+        hidden, word = _unicode_patterns()
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", hidden.sub("", text)).casefold())
+    return f" {' '.join(word.findall(text.casefold()))} "
 
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
+#: Fillers and variation selectors: without width, though Unicode calls them letters and marks.
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+
+
+@cache
+def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What shows nothing; and a word, marks such as Indic vowel signs included, which `re` counts to no word."""
+    of: dict[str, list[str]] = {"C": [], "M": []}
+    for character in map(chr, (*range(0x20000), *range(0xE0000, 0xE1000))):  # the planes that hold any
+        category = unicodedata.category(character)
+        if category == "Cf" or category[0] == "M":
+            of[category[0]].append(character)
+    return re.compile(f"[{_FILLERS}{''.join(of['C'])}]"), re.compile(rf"[^\W_](?:[^\W_]|[{''.join(of['M'])}])*")
