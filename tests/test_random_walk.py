@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Any
 
@@ -108,6 +109,31 @@ def test_masks_are_the_edges_and_the_end_token_at_the_goal() -> None:
             assert np.flatnonzero(env.action_masks()).tolist() == np.flatnonzero(task.edges[node]).tolist()
         env.step(0)
         assert np.flatnonzero(env.action_masks()).tolist() == [21]
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "max_length", "p_edge"),
+    [(3, 3, 0.5), (3, 4, 0.1), (3, 10, 0.1), (8, 9, 0.1), (8, 1000, 0.2), (21, 10, 0.1), (21, 22, 0.1), (26, 100, 0.1)],
+)
+def test_every_start_arrives_on_every_graph(num_nodes: int, max_length: int, p_edge: float) -> None:
+    """Also where walks may be longer than there are nodes; wherever a walk stands, some token is legal."""
+    for graph_seed in range(20):
+        task = walk_task(num_nodes=num_nodes, max_length=max_length, p_edge=p_edge, graph_seed=graph_seed)
+        problems = [task[k] for k in range(len(task))]
+        responses = [textenvs.Responses(*_row(task, problem.references[0])) for problem in problems]
+        scores = [task.reward([problem], row).values[0] for problem, row in zip(problems, responses, strict=True)]
+        assert scores == [1.0] * len(problems)
+        assert all(task.legal(problems[0], [node]).any() for node in range(len(task.nodes)))
+
+
+def _row(task: Any, text: str) -> tuple[np.ndarray, np.ndarray, list[str], textenvs.CharVocab]:
+    ids = task.vocab.encode(text)
+    return ids[None], np.array([len(ids)]), ["eos"], task.vocab
+
+
+def test_the_default_graph_is_that_of_the_published_numbers() -> None:
+    digest = hashlib.sha256(np.packbits(walk_task().edges).tobytes()).hexdigest()
+    assert digest.startswith("bc2d63379268bf34")
 
 
 def test_a_masked_walk_arrives_or_runs_out_of_tokens() -> None:

@@ -183,7 +183,8 @@ def draw_graph(num_nodes: int, max_length: int, p_edge: float, rng: np.random.Ge
         edges: NDArray[np.bool_] = rng.random((num_nodes, num_nodes)) < p_edge
         np.fill_diagonal(edges, False)
         edges[GOAL] = False
-        if shortest_lengths(edges).max() < max_length:
+        # N + 1 is no way at all, however long a walk may be.
+        if shortest_lengths(edges).max() < min(max_length, num_nodes + 1):
             return edges
     raise ValueError(
         f"p_edge must let every start reach the goal within {max_length - 1} nodes, got {p_edge} with {num_nodes} "
