@@ -134,6 +134,25 @@ def test_every_input_comes_once(name: str) -> None:
         assert sorted(inputs) == sorted(prefixes)
 
 
+@pytest.mark.parametrize("num_digits", [1, 2, 3, 4])
+def test_a_sum_and_its_summands_the_other_way_round_are_in_one_split(num_digits: int) -> None:
+    tasks = [textenvs.make_task("addition", num_digits=num_digits, split=split) for split in ("train", "heldout")]
+    seen = [{task[k].prompt[:-1] for k in range(len(task))} for task in tasks]
+    turned = [{"+".join(text.split("+")[::-1]) for text in texts} for texts in seen]
+    assert not seen[0] & seen[1]
+    assert turned == seen
+    # Neither way round is rarer where problems are taken evenly spread.
+    task = textenvs.make_task("addition", num_digits=num_digits, split="all")
+    summands = [map(int, task[k].prompt[:-1].split("+")) for k in range(0, len(task), max(2, len(task) // 200))]
+    assert 0.3 < np.mean([left < right for left, right in summands]) < 0.7
+
+
+def test_every_sum_of_two_digit_numbers_comes_once() -> None:
+    task = textenvs.make_task("addition", split="all")
+    texts = sorted(task.input(number) for number in range(task.num_inputs()))
+    assert texts == sorted(f"{left}+{right}" for left in range(100) for right in range(100))
+
+
 def test_brackets_of_two_kinds_come_once_and_all() -> None:
     task = textenvs.make_task("brackets", length=5, kinds=2, split="all")
     inputs = sorted(task.input(number) for number in range(task.num_inputs()))
