@@ -217,6 +217,37 @@ def test_conforming() -> None:
     assert scored(JsonSchema(schema={"pattern": "^(a+)+$"}), Problem("q"), '"aaa"', f'"{"a" * 9999}b"') == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "draft", ["", "http://json-schema.org/draft-04/schema#", "http://json-schema.org/draft-07/schema#"]
+)
+def test_formats_are_checked_in_every_draft(draft: str) -> None:
+    schema = {"type": "string", "format": "date"} | ({"$schema": draft} if draft else {})
+    assert scored(JsonSchema(schema=schema), Problem("q"), '"2024-02-29"', '"2023-02-29"', '"soon"') == [1, 0, 0]
+    own = {"type": "string", "format": "phone"}
+    assert scored(JsonSchema(schema=own), Problem("q"), '"soon"', "1") == [1, 0], "an unknown format is an annotation"
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"tpye": "integer"}, "got 'tpye' at '/'; did you mean 'type'?.* name it 'x-tpye'"),
+        ({"properties": {"a": {"requird": []}}}, "got 'requird' at '/properties/a'; did you mean 'required'?"),
+        ({"items": [{}, {"minlength": 3}]}, "got 'minlength' at '/items/1'; did you mean 'minLength'?"),
+        ({"$defs": {"a": {"not": {"Maximum": 3}}}}, "got 'Maximum' at '/\\$defs/a/not'; did you mean 'maximum'?"),
+        ({"ref": "#"}, "did you mean '\\$ref'?"),
+        ({"propertys": {"a": {}}}, "did you mean 'properties'?"),
+    ],
+)
+def test_a_misspelt_keyword_is_refused(schema: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        JsonSchema(schema=schema)
+
+
+def test_names_and_annotations_that_are_no_keywords_are_fine() -> None:
+    fine = {"properties": {"tpye": {"note": "x", "unit": "m", "x-tpye": 1}, "requird": {"enum": [{"tpye": 1}]}}}
+    JsonSchema(schema=fine | {"const": {"minlength": 1}, "default": {"itms": 1}, "example": 1, "nullable": True})
+
+
 def doubling(levels: int, key: str = "allOf") -> dict[str, Any]:
     defs: dict[str, Any] = {f"a{i}": {key: [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(levels)}
     return {"$defs": defs | {f"a{levels}": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/a0"}}}

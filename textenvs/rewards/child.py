@@ -107,7 +107,10 @@ def schema() -> Judge:
     def validator(text: str) -> Any:
         try:
             return jsonschema_rs.validator_for(
-                json.loads(text), pattern_options=jsonschema_rs.RegexOptions(), offline=True
+                json.loads(text),
+                pattern_options=jsonschema_rs.RegexOptions(),
+                offline=True,
+                validate_formats=True,
             )
         except Exception as error:
             raise TaskFault(str(error)[:300]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -69,7 +70,8 @@ class JsonMatch(Reward):
     """1.0 when the response is JSON of exactly the expected value, else 0.0. Range [0, 1].
 
     The value is `metadata["expected"]`, or what one of the references spells. Key order and white space are free; types
-    are not: true is not 1, 1 is not 1.0, "1" is not 1.
+    are not: true is not 1, 1 is not 1.0, "1" is not 1. Numbers are compared as Python reads them: -0 is 0, and 1e-400,
+    which is below double precision, is 0.0.
 
     Withstands: what `ValidJson` withstands, the value with anything before, after or inside it, several values.
     """
@@ -101,8 +103,13 @@ class JsonSchema(Reward):
     is built: one that is invalid, refers to a file or a network, or explodes is refused. Documents are judged in a
     process that is killed at the limit (status model_fault).
 
+    `format` is checked, in every draft, where the library knows its name ("date", "email", "uuid", ...). An unknown
+    keyword is an annotation, as JSON Schema has it, unless it looks like a misspelt one: `tpye` is refused, `x-tpye` is
+    not.
+
     Withstands: what `ValidJson` withstands, documents made to be slow (thousands of objects under uniqueItems).
-    Does not withstand: the smallest document that the schema allows; `{}` where it requires nothing.
+    Does not withstand: the smallest document that the schema allows; `{}` where it requires nothing; any text where a
+    format's name is not known.
 
     Source: jsonschema-rs; its regular expressions are the linear-time kind, without back-references and look-around.
 
@@ -167,6 +174,7 @@ class JsonSchema(Reward):
 
     def _check(self, schema: Any) -> None:
         text = _schema_text(schema)
+        _check_keywords(schema)
         if (size := num_subschemas(json.loads(text))) > MAX_SUBSCHEMAS:
             raise ValueError(
                 f"schema must have at most {MAX_SUBSCHEMAS:,} subschemas once every $ref is followed, got {size:,}; "
@@ -178,6 +186,53 @@ class JsonSchema(Reward):
                 f"schema must be a JSON Schema that refers to nothing outside of itself, got {str(schema)[:80]!r}: "
                 f"{verdict.detail.splitlines()[0]}"
             )
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_MAPS_OF_SCHEMAS = _words("properties patternProperties $defs definitions dependentSchemas dependencies")
+_SCHEMAS = _words(
+    "allOf anyOf oneOf prefixItems items additionalItems not if then else contains propertyNames additionalProperties "
+    "unevaluatedItems unevaluatedProperties contentSchema"
+)
+_OTHER_KEYWORDS = _words(
+    "$schema $id id $ref $anchor $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor $vocabulary $comment type enum "
+    "const multipleOf maximum exclusiveMaximum minimum exclusiveMinimum maxLength minLength pattern maxItems minItems "
+    "uniqueItems maxContains minContains maxProperties minProperties required dependentRequired format contentEncoding "
+    "contentMediaType title description default deprecated readOnly writeOnly examples"
+)
+#: Keywords of drafts 4 to 2020-12, and annotations in use that look like one of them.
+_KEYWORDS = _MAPS_OF_SCHEMAS | _SCHEMAS | _OTHER_KEYWORDS | _words("example comment defs")
+
+
+def _check_keywords(schema: Any, path: str = "") -> None:
+    """Refuse a keyword that is none, but close to one: it would check nothing."""
+    if isinstance(schema, list):
+        for i, item in enumerate(schema):
+            _check_keywords(item, f"{path}/{i}")
+    if not isinstance(schema, dict):
+        return
+    for word, value in schema.items():
+        if word in _MAPS_OF_SCHEMAS and isinstance(value, dict):
+            for name, item in value.items():
+                _check_keywords(item, f"{path}/{word}/{name}")
+        elif word in _SCHEMAS:
+            _check_keywords(value, f"{path}/{word}")
+        elif word not in _KEYWORDS and (close := _close_keyword(word)) is not None:
+            raise ValueError(
+                f"schema must be made of keywords of JSON Schema, got {word!r} at {path or '/'!r}; did you mean "
+                f"{close!r}? if it is an annotation of your own, name it {'x-' + word!r}"
+            )
+
+
+@lru_cache(maxsize=1 << 10)
+def _close_keyword(word: str) -> str | None:
+    """The keyword of at least 4 letters that a word is most likely to be meant as: any other is close to something."""
+    long = [keyword for keyword in sorted(_KEYWORDS) if len(keyword) > 3]
+    same = [keyword for keyword in long if keyword.lower() == word.lower()]
+    return next(iter(same or get_close_matches(word, long, n=1, cutoff=0.75)), None)
 
 
 def num_subschemas(schema: Any) -> int:
