@@ -2,13 +2,16 @@
 
 For each dataset that is not refused: 30 questions are generated, here and in another process under another hash seed,
 and must be equal; every answer must score 1 through the env's rules and 0 with anything put before or after it. For
-comparison, how many of the padded answers the library's own scorer gives full marks. Then the refused, with the reason.
+comparison, how many of the padded answers the library's own scorer gives full marks, and which other forms of the right
+answer it gives full marks where the env pays 0. Then the refused, with the reason.
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,26 @@ from textenvs.tasks.reasoning import OWN_SCORER, REFUSED
 
 NUM_PROBLEMS = 30
 PADDINGS = ("{} zz", "{}\nzz", "zz {}", "{},zz", "It is {}.", "{0} or {0}")
+
+_NUMBER = r"(?<![\w.])([0-9]+)"
+#: Other forms of an answer.
+FORMS: dict[str, Callable[[str], str]] = {
+    "spacing after commas": lambda text: re.sub(r",\s*", lambda found: "," if found[0] != "," else ", ", text),
+    "spacing at line ends": lambda text: text.replace("\n", " \n"),
+    "zeros after the point": lambda text: re.sub(r"(?<![\w.])([0-9]+\.[0-9]+)(?![\w.])", r"\g<1>00", text),
+    "fraction .0 added": lambda text: re.sub(_NUMBER + r"(?![\w.])", r"\1.0", text),
+    "fraction .0 dropped": lambda text: re.sub(_NUMBER + r"\.0+(?![\w.])", r"\1", text),
+    "order": lambda text: next((s.join(reversed(text.split(s))) for s in (" × ", ", ") if s in text), text),
+    "capitals": str.upper,
+    "small letters": str.lower,
+    "a near number": lambda text: re.sub(_NUMBER + r"\.([0-9]+)", lambda n: str(float(n[0]) + 1e-6), text),
+    "plus sign": lambda text: "+" + text,
+    "leading zeros": lambda text: re.sub(_NUMBER, r"0\1", text),
+    "final point": lambda text: text + ".",
+    "quotation marks": lambda text: f'"{text}"',
+    "no quotation marks": lambda text: re.sub("['\"]", "", text),
+    "no spaces": lambda text: re.sub(r"\s", "", text),
+}
 
 
 def make_rules(dataset: str) -> textenvs.Rules:
@@ -59,6 +82,27 @@ def full_marks(dataset: str, answers: list[str]) -> int:
     return sum(fooled(answer, entry) for answer, entry in zip(answers, entries.values(), strict=True))
 
 
+def only_there(dataset: str, rules: textenvs.Rules) -> list[str]:
+    """Forms of a right answer that the library's scorer gives full marks, for some question, and the env 0."""
+    scorer = reasoning_gym.create_dataset(dataset, size=NUM_PROBLEMS, seed=0)
+    entries = {entry["question"]: entry for entry in (scorer[k] for k in range(NUM_PROBLEMS))}
+    answers = [problem.references[0] for problem in problems(rules)]
+
+    def full(text: str, entry: Any) -> bool:
+        try:
+            return float(scorer.score_answer(text, entry)) >= 1
+        except Exception:  # its scorer did not expect such a text
+            return False
+
+    found = []
+    for name, form in FORMS.items():
+        texts = [form(answer) for answer in answers]
+        rows = zip(texts, score(rules, texts), entries.values(), strict=True)
+        if any(value == 0 and full(text, entry) for text, value, entry in rows):
+            found.append(name)
+    return found
+
+
 def questions_digest() -> None:
     """Print a digest of the questions of every dataset, for the other process."""
     import hashlib
@@ -80,8 +124,9 @@ def main() -> None:
     """Print a Markdown table of the datasets, the refused ones and the counts."""
     datasets = sorted(set(reasoning_gym.factory.DATASETS) - set(REFUSED))
     first, second = (digests(datasets, seed) for seed in ("1", "2"))
-    print("| dataset | scored by | P | T | ms a question | same elsewhere | answers 1 | padded 0 | library fooled |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    head = ("dataset", "scored by", "P", "T", "ms a question", "same elsewhere", "answers 1", "padded 0")
+    head += ("library fooled", "1 there, 0 here")
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     good = strict = fooled = 0
     for dataset in datasets:
         start = time.perf_counter()
@@ -106,6 +151,7 @@ def main() -> None:
             f"{right}/{len(answers)}",
             f"{wrong}/{len(answers) * len(PADDINGS)}",
             f"{marks}/{len(answers)}",
+            ", ".join(only_there(dataset, rules)) or "-",
         )
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     print("\n| refused | why |\n|---|---|")

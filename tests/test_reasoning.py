@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from itertools import permutations
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reward_batches import responses_of
 
 import textenvs
-from textenvs.tasks.reasoning import OWN_SCORER, REFUSED, ReasoningGym
+from textenvs.tasks.reasoning import MAX_CHARS, OWN_SCORER, REFUSED, ReasoningGym, ReasoningGymReward, spelt
 
 #: Cheap to generate, and together of every kind: words, numbers, grids, logic, dates, formats.
 SOME = (
@@ -75,6 +80,45 @@ def check_answers(env_rules: textenvs.Rules) -> None:
 @pytest.mark.parametrize("dataset", SOME)
 def test_the_answer_scores_one_and_padded_nothing(dataset: str) -> None:
     check_answers(rules(dataset))
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        ("[[0,1],[1,0]]", ["[[0, 1], [1, 0]]", "[\n [0, 1],\n [ 1,0 ]\n]"], ["[[0,1][1,0]]", "[[0,1],[1,0]] ,"]),
+        ("-12.582507840", ["-12.58250784", "-12.5825078400"], ["-12.5825078", "12.58250784", "-12.58250784 -1"]),
+        ("48.0 + 36.0i", ["48 + 36i", "48.00 + 36i"], ["48 + 36", "48 + 36i zz", "480 + 36i"]),
+        ("0.0, 0.5909", ["0,0.5909", "-0.0 , 0.59090"], ["0.5909", "0, 0.5909, 0", "0 0.5909"]),
+        ("4.50 4.50\n4.75 5.00", ["4.5 4.5\n4.75 5", "4.50 4.50 \r\n4.75 5.00"], ["4.5 4.5 4.75 5", "4.54.5\n4.75 5"]),
+        ("-14282", ["-14282.0", " -14282 "], ["- 14282", "-14282.", "-014282", "-14282.01", "14282", "-1428"]),
+        ("Hart, find", ["Hart,find", "Hart ,\tfind"], ["Hart find", "hart, find", "Hart, , find", "Hart,, find"]),
+        ("['-91.9', '0.50']", ["['-91.9','0.5']", "[ '-91.90', '0.5' ]"], ["['-91.9']", "[-91.9, 0.5]"]),
+        ("0", ["-0", "0.000"], ["00", "", "."]),
+        ("1.2.30", ["1.2.30"], ["1.2.3", "1.20.30"]),
+        ("9.360e-18", ["9.36e-18"], ["9.36e-18.0", "9.36e-180", "9.36"]),
+        ("0011", ["0011"], ["11", "11.0", "011"]),
+    ],
+)  # fmt: skip
+def test_an_answer_may_be_spelt_otherwise(answer: str, right: list[str], wrong: list[str]) -> None:
+    reward, problem = ReasoningGymReward("chain_sum", None), textenvs.Problem("q", (answer,))
+    wrong = [*wrong, *padded(answer, "7"), f"{answer},", f"[{answer}]"]
+    assert reward([problem] * len(right), responses_of(right)).values.tolist() == [1] * len(right)
+    assert reward([problem] * len(wrong), responses_of(wrong)).values.tolist() == [0] * len(wrong)
+
+
+@given(st.text(st.sampled_from("0123456789.-, \n[]a\u0661"), max_size=30))
+def test_spelling_changes_no_number_and_is_stable(text: str) -> None:
+    assert spelt(spelt(text)) == spelt(text)
+    assert set(spelt(text)) <= set(text)
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text):
+        assert Fraction(spelt(text)) == Fraction(text)
+
+
+def test_spelling_takes_linear_time() -> None:
+    start = time.perf_counter()
+    for part in (" ", "0", "1.", "-", "\n", " \n", ", ", "0 ", "[", "1.0", "\t\r"):
+        spelt("a" + part * MAX_CHARS + "a")
+    assert time.perf_counter() - start < 0.5
 
 
 def test_where_several_answers_are_right_the_library_judges() -> None:
