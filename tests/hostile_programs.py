@@ -1,4 +1,6 @@
-"""200 programs that attack the checker and 100 odd ones that are right; `hostile/*.txt` holds them, a file a family.
+"""330 programs that attack the checker and 100 odd ones that are right; `hostile/*.txt` holds them, a file a family.
+
+A program whose call worked though it must not raises an error that says SUCCEEDED.
 
 In the files `### ` starts a program and names its mechanism; a line `#: NAME = one | another` after it makes one
 program of each, with `@NAME@` replaced. `World` is what the attacks aim at, and sees whether they hit.
@@ -156,7 +158,9 @@ class World:
 
     def _files(self) -> list[tuple[str, int, int, str]]:
         stat = [(path, path.stat()) for path in sorted(self.victim.parent.iterdir())]
-        return [(path.name, s.st_mode, s.st_size, self.victim.read_text(encoding="utf-8")) for path, s in stat]
+        null = os.stat("/dev/null")
+        found = [(path.name, s.st_mode, s.st_size, self.victim.read_text(encoding="utf-8")) for path, s in stat]
+        return [*found, ("/dev/null", null.st_mode, null.st_mtime_ns, "")]
 
 
 def leftovers() -> list[str]:
@@ -232,6 +236,8 @@ def attack(world: World, program: Program, seconds: float, *, honest_after: bool
         problems.append(f"status {status}: {said}")
     if world.leaked(said):
         problems.append("leak")
+    if "SUCCEEDED" in said:
+        problems.append(f"what must fail did not: {said}")
     if elapsed > seconds + 1:
         problems.append(f"{elapsed:.2f} s")
     if honest_after:

@@ -2,12 +2,14 @@
 
 What holds what (each is attacked in `tests/hostile_programs.py`):
 
-- files: an empty root with the interpreter and its libraries read-only, /dev/null, and 8 MiB of /tmp; no /proc, no
-  /etc, nothing of the host's home, /tmp or working directory
+- files: a read-only root with the interpreter, its libraries, /dev/null and an empty /tmp; no /proc, no /etc, nothing
+  of the host's home, /tmp or working directory. Nothing can be written, because even names without content take kernel
+  memory, which no limit of an ordinary user bounds
 - network: an empty network namespace, and no system call that opens a socket
 - processes: no system call that makes one; a pid namespace that dies as a whole with bwrap, and bwrap with us
 - secrets: bwrap itself starts with an empty environment, and no process of it is left inside (--as-pid-1)
-- memory: RLIMIT_AS for the only process, sizes on tmpfs
+- memory: RLIMIT_AS for the only process; page tables come on top, at most twice that
+- crashes: RLIMIT_CORE is 1, the one value at which the kernel starts no handler of core dumps (fs/coredump.c)
 - time: the wall clock, here in the parent
 - uid: root drops to nobody first, since neither RLIMIT_NPROC nor file permissions mean anything to root
 """
@@ -19,6 +21,7 @@ import json
 import os
 import platform
 import re
+import resource
 import select
 import shutil
 import signal
@@ -39,7 +42,6 @@ READY = b"\x06"
 START_SECONDS = 20.0
 NOBODY = 65534
 _CHILD = Path(__file__).parent.parent / "assets" / "sandbox" / "child.py.txt"
-_TMP_BYTES = 8 << 20
 
 
 def run(job: Job, limits: Limits) -> Outcome:
@@ -153,17 +155,18 @@ def _filter() -> bytes:
 
 def _command(memory_bytes: int, seccomp: int) -> list[str]:
     before, after = _static_command()
-    return [*_become_nobody(), *before, "--seccomp", str(seccomp), *after, str(memory_bytes)]
+    return [*_prepared(), *before, "--seccomp", str(seccomp), *after, str(memory_bytes)]
 
 
-def _become_nobody() -> list[str]:
-    """What root puts before the command. `Popen(user=...)` would do, but forks: 15 ms in a process that holds torch."""
-    if os.geteuid() != 0:
-        return []
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise SandboxUnavailable("setpriv is missing, and root must become another user; apt-get install util-linux")
-    return [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+def _prepared() -> list[str]:
+    """What limits core dumps, and lets root become nobody. `Popen` could, but forks: 15 ms in a process with torch."""
+    prlimit, setpriv = shutil.which("prlimit"), shutil.which("setpriv")
+    if prlimit is None or setpriv is None:
+        raise SandboxUnavailable("prlimit or setpriv is missing; apt-get install util-linux")
+    root = os.geteuid() == 0
+    core = 1 if root or resource.getrlimit(resource.RLIMIT_CORE)[1] != 0 else 0  # 0 cannot be raised
+    become = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"] if root else []
+    return [prlimit, f"--core={core}:{core}", "--", *become]
 
 
 @cache
@@ -175,8 +178,8 @@ def _static_command() -> tuple[list[str], list[str]]:
     arguments = [
         *(bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
         *("--as-pid-1", "--cap-drop", "ALL", "--hostname", "sandbox"),
-        *("--dev-bind", "/dev/null", "/dev/null", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"),
-        *mounts,  # after /tmp, below which an interpreter may live
+        *("--dev-bind", "/dev/null", "/dev/null", "--dir", "/tmp"),
+        *mounts,
         *("--remount-ro", "/", "--chdir", "/tmp", "--clearenv", "--setenv", "PYTHONHASHSEED", "0"),
     ]
     source = _CHILD.read_text(encoding="utf-8")
