@@ -267,17 +267,12 @@ def test_number_masks() -> None:
     env: Any = gym.make("textenvs/GuessNumber-v0").unwrapped
     env.reset(seed=0)
     digits, end = list(range(10)), env.rules.vocab.eos_id
-    for token, legal in [(1, [*digits, end]), (0, [*digits, end]), (0, [end]), (end, digits), (5, [*digits, end])]:
+    steps = [(1, [*digits, end]), (0, [*digits, end]), (0, [end]), (end, digits), (5, [*digits, end]), (end, digits)]
+    for token, legal in [*steps, (0, [end]), (end, digits)]:
         env.step(token)
         assert np.flatnonzero(env.action_masks()).tolist() == legal
     env.step(env.rules.vocab.token_id("<"))
     assert np.flatnonzero(env.action_masks()).tolist() == digits
-
-
-def test_blind_guessers_find_few_numbers() -> None:
-    """The best that a list of different guesses can do that ignores the replies: par of size."""
-    task = textenvs.make_task("guess_number")
-    assert task.par / task.size <= 0.05
 
 
 @pytest.mark.parametrize(

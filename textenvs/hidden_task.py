@@ -12,29 +12,37 @@ from collections.abc import Sequence
 import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
-from textenvs.task import Problem, Task, check_index, permuted, split_range
+from textenvs.task import Problem, Task, permuted, split_range
 
 #: A generated task holds at most this many problems.
 MAX_PROBLEMS = 10_000
+#: Where every prompt with all that it hides would leave fewer prompts than this, each hides a part of it.
+MIN_PROMPTS = 20
 
 
 class HiddenTask(Task):
     """Prompts and what they hide are numbered; the split is by prompt, so no held-out prompt was ever trained on.
 
+    As many prompts as fit 10,000 problems hide as many things each as the one that hides the fewest can, so to know
+    what a prompt has hidden before is to know no more than the prompt says. (20 prompts at least: where they could hide
+    more than 500 things, they hide 500 each.) Which ones, where it is not all, starts at a hash of the prompt: what
+    other prompts hide says nothing of it.
+
     What is hidden stands in the problem's metadata and reference, which no observation and no info shows. A prompt of
-    the user's own hides what a hash of it says.
+    the user's own hides what the hash says.
 
     Args:
-        num_prompts: how many prompts there are; at most the first 10,000 of a shuffled order are used.
+        num_prompts: how many prompts there are; the first of a shuffled order are used.
+        min_hidden: things that the prompt which hides the fewest may hide.
         split: "train" (the first four fifths of the shuffled prompts), "heldout" or "all".
     """
 
-    def __init__(self, *, num_prompts: int, split: str) -> None:
-        num_used = min(num_prompts, MAX_PROBLEMS)
+    def __init__(self, *, num_prompts: int, min_hidden: int, split: str) -> None:
+        num_used = min(num_prompts, max(MIN_PROMPTS, MAX_PROBLEMS // min_hidden))
         self._num_prompts = num_prompts
         self._range = split_range(num_used, split)
         #: Problems with each prompt.
-        self._num_each = max(1, MAX_PROBLEMS // num_used)
+        self._num_each = min(min_hidden, MAX_PROBLEMS // num_used)
 
     @abstractmethod
     def prompt(self, number: int) -> str:
@@ -56,19 +64,19 @@ class HiddenTask(Task):
         return len(self._range) * self._num_each
 
     def __getitem__(self, k: int) -> Problem:
-        check_index(k, len(self))
-        which, turn = divmod(k, self._num_each)
-        shuffled = permuted(self._range[which], self._num_prompts)
-        prompt = self.prompt(shuffled)
-        num = self.num_hidden(prompt)
-        # Successive turns of a prompt hide successive numbers of a shuffled order, so they differ while there are any.
-        return self.hide(prompt, permuted((shuffled + turn) % num, num))
+        # Shuffled, so that neither the first problems nor every tenth are all of few prompts.
+        which, turn = divmod(permuted(k, len(self)), self._num_each)
+        return self._hide(self.prompt(permuted(self._range[which], self._num_prompts)), turn)
 
     def problem(self, prompt: str) -> Problem:
         """See `Task.problem`."""
+        return self._hide(prompt, 0)
+
+    def _hide(self, prompt: str, turn: int) -> Problem:
+        """The problem that hides thing number `turn` of a shuffled order, counted from where the prompt's hash says."""
         num = self.num_hidden(prompt)
-        digest = hashlib.sha256(prompt.encode()).digest()
-        return self.hide(prompt, int.from_bytes(digest, "little") % num)
+        start = int.from_bytes(hashlib.sha256(prompt.encode()).digest(), "little")
+        return self.hide(prompt, permuted((start + turn) % num, num))
 
 
 def running_turn(task: Task, problem: Problem, token_ids: Sequence[int]) -> str:

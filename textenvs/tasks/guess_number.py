@@ -9,23 +9,27 @@ the episode, and so does the `max_guesses`-th guess. Halving the range finds eve
 
 ## Action Space
 `Discrete(16)`: the digits, `-`, `=`, `<`, `>`, `?`, and the end token, which ends a turn. `action_masks()` allows
-digits, as many as `max_number` has, and then the end token. `masked=False` allows everything.
+numbers of at most as many digits as `max_number` has, `0` among them. `masked=False` allows everything.
 
 ## Observation Space
 The prompt, then turns and replies; see `textenvs.env.TextGenEnv`.
 
 ## Starting State
-A range and a number in it, uniformly from a fixed shuffled selection of at most 10,000 pairs.
+A range, of 50 of the 800 in a fixed shuffled order, and a number in it, uniformly: each of the 200 is hidden equally
+often. (Other settings: as many ranges as make 10,000 problems, at least 20 while there are so many; of more than 500
+numbers each hides 500, starting at a hash of the range.)
 
 ## Rewards
 With n guesses, the last of them right: 1 for n <= par, 1 - (n - par) / (max_guesses - par + 1) beyond. Not found: 0.
-Guesses that do not depend on the replies find the number within par in at most par of `size` cases, 8 of 200.
+Guesses that do not depend on the replies find the number within par in at most par of `size` cases, 8 of 200, and earn
+0.05 at most. To know what train hides does not help: every number of a range is hidden there.
 
 ## Episode End
 The right number; the last guess; the end of the budget, which has room for `max_guesses` guesses of the longest kind.
 
 ## Splits
-By range: a fifth of the ranges is held out. A prompt of your own hides a number that depends on nothing but the prompt.
+By range: a fifth of the ranges is held out, 10 of 50. A prompt of your own hides a number that depends on nothing but
+the prompt.
 
 ## References
 Optimal search among N ordered values by comparisons: Knuth, "The Art of Computer Programming", vol. 3, section 6.2.1.
@@ -85,11 +89,12 @@ class GuessNumber(HiddenTask):
         self.max_new_tokens = self.max_guesses * (self._width + 2) - 1
         is_digit = np.array([symbol in DIGITS for symbol in self.vocab.tokens])
         is_end = np.arange(self.vocab.num_tokens) == self.vocab.eos_id
+        self._zero = self.vocab.token_id("0")
         #: By the number of digits that a turn has so far, what may follow.
         self._legal: list[NDArray[np.bool_]] = [is_digit, *[is_digit | is_end] * (self._width - 1), is_end]
         for mask in self._legal:
             mask.flags.writeable = False
-        super().__init__(num_prompts=self.max_number - self.size + 1, split=split)
+        super().__init__(num_prompts=self.max_number - self.size + 1, min_hidden=self.size, split=split)
 
     def prompt(self, number: int) -> str:
         """The range that starts at `number` + 1."""
@@ -135,7 +140,8 @@ class GuessNumber(HiddenTask):
         num_digits = 0
         while num_digits < min(len(token_ids), self._width) and token_ids[-1 - num_digits] < len(DIGITS):
             num_digits += 1
-        return self._legal[num_digits]
+        # After a zero that starts the turn, one more digit would make no number.
+        return self._legal[-1 if num_digits and token_ids[-num_digits] == self._zero else num_digits]
 
     def optimal_return(self) -> float:
         """Halving the range finds every number within par, and nothing scores above 1."""

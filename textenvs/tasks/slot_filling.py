@@ -16,18 +16,21 @@ ends a turn. `action_masks()` allows questions and records, letter by letter. `m
 The prompt, then turns and replies; see `textenvs.env.TextGenEnv`.
 
 ## Starting State
-Which slots are missing, what the others hold and what is hidden: a fixed shuffled selection of at most 10,000.
+A prompt, of 119 of the 1,056 in a fixed shuffled order, and one of 84 records that fit it (84 to 288 do; which of them,
+starts at a hash of the prompt), uniformly. Other settings: see `textenvs.hidden_task.HiddenTask`.
 
 ## Rewards
 The share of the missing slots that the record has right, if it has all given ones right, else 0; less 0.1 for each turn
 before it that is not the first question for a missing slot; at least 0. No record: 0. Guessing a missing slot is free
-and right in 1 of 7 cases at best, so success without asking, with two slots missing, is 1 in 84 at best.
+and right in 1 of 7 cases at best, so success without asking, with two slots missing, is 1 in 84 at best, in train
+too: so many different records each prompt hides there.
 
 ## Episode End
 A record; the tenth turn; the end of the budget.
 
 ## Splits
-By prompt: a fifth of the prompts is held out. A prompt of your own hides values that depend on nothing but the prompt.
+By prompt: a fifth of the prompts is held out, 23 of 119. A prompt of your own hides values that depend on nothing but
+the prompt.
 
 ## References
 Slot filling in task-oriented dialogue: Budzianowski et al., "MultiWOZ", EMNLP 2018.
@@ -86,7 +89,11 @@ class SlotFilling(HiddenTask):
             (missing, prod(len(values) for slot, values in SLOTS.items() if slot not in missing))
             for missing in combinations(SLOTS, self.num_missing)
         ]
-        super().__init__(num_prompts=sum(num for _, num in self._patterns), split=split)
+        super().__init__(
+            num_prompts=sum(num for _, num in self._patterns),
+            min_hidden=min(prod(len(SLOTS[slot]) for slot in missing) for missing, _ in self._patterns),
+            split=split,
+        )
 
     def prompt(self, number: int) -> str:
         """Choices of missing slots one after the other; in each, the given values as digits of what is left."""

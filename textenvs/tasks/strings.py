@@ -6,9 +6,9 @@ uniform random tokens earn is known exactly, so that results can be normalised.
 
 The last fifth of the shuffled problems is held out. At default settings that is 819 new strings in `Copy`, `Reverse`
 and `Sort`; of 818 of them `Sort` has trained on the letters in another order, which have the same answer. `Count` and
-`Length` have 32 problems, so 6 held out: success moves in steps of 1/6. The last letter of `Count`'s input alone decides
-its answer, and the number of letters of `Length`'s; each was trained on, in other inputs. So these 6 measure whether
-the rest of the input is ignored, and no more; a larger `length` or `alphabet` measures finer.
+`Length` have 32 problems, so 6 held out: success moves in steps of 1/6. The last letter of `Count`'s input alone
+decides its answer, and the number of letters of `Length`'s; each was trained on, in other inputs. So these 6 measure
+whether the rest of the input is ignored, and no more; a larger `length` or `alphabet` measures finer.
 """
 
 from __future__ import annotations

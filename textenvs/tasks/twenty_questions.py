@@ -1,10 +1,15 @@
 """Find out by yes-or-no questions which of some things is meant, then name it.
 
 ## Description
-The prompt lists `num_candidates` of 48 things, `ant ball bear ... whale:`; one of them is meant. Each turn, ended by
-the end token, is a question or a name. A question is `?` and one of 23 properties, such as `?flies`, and the reply `y`
-or `n`: what is true of a thing is what the table in this file lists, and plain knowledge as far as that goes. A name is
-`!` and a word, and ends the episode. The reply to anything else is `-`.
+The prompt lists `num_candidates` of 48 things, `apple ball bear ... whale:`; one of them is meant. Each turn, ended by
+the end token, is a question or a name. A question is `?` and one of 32 properties, such as `?flies`, and the reply `y`
+or `n`, by the table in this file. A name is `!` and a word, and ends the episode. The reply to anything else is `-`.
+
+Is it: an `animal` (insects are); an `insect`; `made` by people; `heavy`, too much for one person to lift; `metal`,
+`wood`, `paper` or `cloth`, mostly; `round`, like a ball or a coin; a `fruit`; `sweet`; `baked`; a `toy`; a musical
+`instrument`; `cutlery`; a source of `light`; a common `pet`; `worn`? Does it have: `feathers`; `fur`; `roots`;
+`wheels`; an `engine`; a `blade`; a `plug` for the socket? Do people `eat` it, `drink` it, `read` it, or `write` with
+it? And: `flies`; `stings`; `water`, whether it lives or travels there.
 
 ## Action Space
 `Discrete(32)`: the letters, space, `?`, `!`, `:`, `-`, and the end token, which ends a turn. `action_masks()` allows
@@ -14,18 +19,20 @@ questions and the listed names, letter by letter. `masked=False` allows everythi
 The prompt, then turns and replies; see `textenvs.env.TextGenEnv`.
 
 ## Starting State
-One of 1,000 lists and one of 10 things in it, uniformly.
+One of 416 lists, the first of a fixed shuffled order of all, and one of the 24 things in it, uniformly. (Other
+settings: as many lists as make 10,000 problems.)
 
 ## Rewards
 Par is what the splitting player takes at worst on that list, its last turn the name: it always asks for the property
 that splits what is left most evenly. The right name as turn number n: 1 for n <= par, and
-1 - (n - par) / (20 - par + 1) beyond. A wrong name, or none: 0. Naming at once is right in 1 of `num_candidates` cases.
+1 - (n - par) / (20 - par + 1) beyond. A wrong name, or none: 0. Naming at once is right in 1 of `num_candidates` cases,
+1 of 24 (0.042), in train too: every thing of a list is meant equally often.
 
 ## Episode End
 A name; the twentieth turn; the end of the budget, which has room for twenty questions of average length.
 
 ## Splits
-By list: a fifth of the lists is held out. A prompt of your own means what depends on nothing but the prompt.
+By list: a fifth of the lists is held out, 83 of 416. A prompt of your own means what depends on nothing but the prompt.
 
 ## References
 The parlour game; as a benchmark in Abdulhai et al., "LMRL Gym", arXiv:2311.18232. The table was written for this
@@ -37,9 +44,9 @@ v0: first version.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import comb
 from string import ascii_lowercase
 
 import numpy as np
@@ -51,66 +58,65 @@ from textenvs.task import Problem, check_flag, int_in
 from textenvs.vocab import CharVocab
 
 MAX_TURNS = 20
-NUM_LISTS = 1_000
 #: What is true of each thing. No two are alike.
 TABLE: Mapping[str, frozenset[str]] = {
     thing: frozenset(properties.split())
     for thing, properties in {
-        "ant": "alive animal small",
-        "apple": "alive plant food sweet round small",
-        "ball": "round toy",
-        "banana": "alive plant food sweet",
-        "bat": "alive animal flies night fur small",
-        "bear": "alive animal big fur food",
-        "bed": "home big wood",
-        "bee": "alive animal flies small",
-        "bike": "wheels metal",
-        "boat": "water big wood",
-        "book": "paper",
-        "bread": "food",
-        "cake": "food sweet",
-        "car": "wheels metal power big",
-        "carrot": "alive plant food",
-        "cat": "alive animal pet fur night",
-        "chair": "home wood",
-        "clock": "home power round",
-        "coat": "worn fur",
-        "cow": "alive animal big food",
-        "dog": "alive animal pet fur",
-        "doll": "toy",
-        "drum": "music round",
-        "duck": "alive animal flies water food",
-        "eagle": "alive animal flies",
-        "egg": "food round small",
-        "flute": "music metal",
-        "frog": "alive animal water small",
-        "guitar": "music wood",
-        "hat": "worn",
-        "horse": "alive animal big pet",
-        "kite": "flies toy paper",
-        "knife": "home metal sharp food",
-        "lamp": "home power night",
-        "moon": "night round big",
-        "oak": "alive plant wood big",
-        "onion": "alive plant food round",
-        "owl": "alive animal flies night",
-        "piano": "music wood big",
-        "phone": "power small",
-        "plane": "flies metal power big wheels",
-        "ring": "worn metal round small",
-        "rose": "alive plant sharp",
-        "saw": "metal wood sharp",
-        "shark": "alive animal water sharp big",
-        "snake": "alive animal",
-        "spoon": "home metal",
-        "whale": "alive animal water big",
+        "apple": "eat fruit sweet round",
+        "ball": "made toy round",
+        "banana": "eat fruit sweet",
+        "bear": "animal fur heavy",
+        "beer": "made drink",
+        "bike": "made wheels metal",
+        "book": "made paper read",
+        "bread": "made eat baked",
+        "bus": "made wheels engine metal heavy",
+        "butterfly": "animal insect flies",
+        "candle": "made light",
+        "chalk": "made write",
+        "coin": "made metal round",
+        "cola": "made drink sweet",
+        "curtain": "made cloth",
+        "dog": "animal fur pet",
+        "doll": "made toy",
+        "eagle": "animal feathers flies",
+        "email": "made read",
+        "envelope": "made paper",
+        "firefly": "animal insect flies light",
+        "fork": "made metal cutlery",
+        "fox": "animal fur",
+        "fridge": "made metal heavy plug",
+        "goldfish": "animal water pet",
+        "jellyfish": "animal water stings",
+        "key": "made metal",
+        "knife": "made metal blade cutlery",
+        "oak": "roots wood heavy",
+        "parrot": "animal feathers flies pet",
+        "pencil": "made wood write",
+        "penguin": "animal feathers water",
+        "pizza": "made eat baked round",
+        "plane": "made flies wheels engine metal heavy",
+        "ring": "made worn metal round",
+        "saw": "made metal blade",
+        "scorpion": "animal stings",
+        "shirt": "made worn cloth",
+        "ship": "made water engine metal heavy",
+        "spider": "animal",
+        "sun": "light round heavy",
+        "swan": "animal feathers flies water",
+        "toaster": "made metal plug",
+        "trumpet": "made metal instrument",
+        "tulip": "roots",
+        "violin": "made wood instrument",
+        "wasp": "animal insect flies stings",
+        "whale": "animal water heavy",
     }.items()
 }
 PROPERTIES = tuple(sorted(set().union(*TABLE.values())))
 
 
 class TwentyQuestions(HiddenTask):
-    """Ask what is true of a hidden thing, then name it: `ant bee dog:` -> `?flies`, told `n`, `?pet`, told `y`, `!dog`.
+    """Ask what is true of a hidden thing, then name it: `bus dog fox:` -> `?made`, told `n`, `?pet`, told `y`, `!dog`.
 
     Args:
         num_candidates: things in a list, 2 to 40.
@@ -126,18 +132,28 @@ class TwentyQuestions(HiddenTask):
         longest = sorted(map(len, TABLE), reverse=True)
         self.max_prompt_tokens = sum(longest[: self.num_candidates]) + self.num_candidates
         self.max_new_tokens = MAX_TURNS * 8
-        super().__init__(num_prompts=NUM_LISTS, split=split)
+        num_lists = comb(len(TABLE), self.num_candidates)
+        super().__init__(num_prompts=num_lists, min_hidden=self.num_candidates, split=split)
 
     def prompt(self, number: int) -> str:
-        """The things whose hash with the number is least, in alphabetical order."""
-        return " ".join(sorted(_ranked(number)[: self.num_candidates])) + ":"
+        """List number `number` of all that there are, each in alphabetical order."""
+        things, listed = sorted(TABLE), list[str]()
+        while len(listed) < self.num_candidates:
+            thing = things.pop(0)
+            # Of the lists that go on from what is listed, so many have this thing.
+            with_it = comb(len(things), self.num_candidates - len(listed) - 1)
+            if number < with_it:
+                listed.append(thing)
+            else:
+                number -= with_it
+        return " ".join(listed) + ":"
 
     def num_hidden(self, prompt: str) -> int:
         """See `HiddenTask.num_hidden`."""
         things = prompt[:-1].split(" ")
         if prompt[-1:] != ":" or not set(things) <= set(TABLE) or not 2 <= len(things) == len(set(things)):
             raise ValueError(
-                f"prompt must be at least two different things of the table and then ':', such as 'ant bee dog:', "
+                f"prompt must be at least two different things of the table and then ':', such as 'bus dog fox:', "
                 f"got {prompt[:80]!r}"
             )
         return len(things)
@@ -191,11 +207,6 @@ def best_question(things: Sequence[str]) -> str:
         things: at least two.
     """
     return min(PROPERTIES, key=lambda name: abs(2 * sum(name in TABLE[thing] for thing in things) - len(things)))
-
-
-@lru_cache(maxsize=NUM_LISTS)
-def _ranked(number: int) -> list[str]:
-    return sorted(TABLE, key=lambda thing: hashlib.sha256(f"{number} {thing}".encode()).digest())
 
 
 @lru_cache(maxsize=1 << 14)
