@@ -124,8 +124,8 @@ def main() -> None:
     """Print a Markdown table of the datasets, the refused ones and the counts."""
     datasets = sorted(set(reasoning_gym.factory.DATASETS) - set(REFUSED))
     first, second = (digests(datasets, seed) for seed in ("1", "2"))
-    head = ("dataset", "scored by", "P", "T", "ms a question", "same elsewhere", "answers 1", "padded 0")
-    head += ("library fooled", "1 there, 0 here")
+    head = ["dataset", "scored by", "P", "T", "ms a question", "same elsewhere", "answers 1", "padded 0"]
+    head += ["library fooled", "1 there, 0 here"]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     good = strict = fooled = 0
     for dataset in datasets:

@@ -9,6 +9,7 @@ import operator
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 import textenvs
 from textenvs import CharVocab, ExactMatch, FunctionReward, LengthMatch, PositionMatch, Problem, Responses, Scores
 from textenvs.rewards import as_reward
+from textenvs.rewards.base import Reward, RewardTypeError
 
 VOCAB = CharVocab("abcdefgh= ")
 
@@ -222,6 +224,32 @@ def test_the_worst_status_wins() -> None:
         (a + c)(three, batch).causes == (Judge(("ok",) * 3, ("",) * 3) + a)(three, batch).causes == ("", "it died", "")
     )
     assert (ExactMatch() + LengthMatch())([Problem("", ("a",))], responses(["a"])).status == ()
+
+
+@pytest.mark.parametrize(
+    "value", ["0.5", b"0.5", None, [1.0], 10**400, 10**5000, 1j, np.zeros(2)], ids=lambda x: type(x).__name__
+)
+def test_a_function_that_returns_no_number_breaks_the_contract(value: Any) -> None:
+    reward = FunctionReward(lambda problem, text: value)
+    with pytest.raises(RewardTypeError, match=r"must return a number, got .* for the response 'a'") as caught:
+        reward([Problem("q")], responses(["a"]))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [1, True, 0.5, np.float32(0.5), np.int64(3), np.array(0.5), Fraction(1, 2)], ids=str)
+def test_a_function_may_return_any_number(value: Any) -> None:
+    reward = FunctionReward(lambda problem, text: value)
+    assert reward([Problem("q")], responses(["a"])).values.tolist() == [float(value)]
+
+
+def test_a_list_of_rewards_is_added_up_by_sum() -> None:
+    one, other = FunctionReward(lambda problem, text: len(text)), FunctionReward(lambda problem, text: 2.0)
+    total = sum([one, 0.5 * other])
+    assert isinstance(total, Reward)
+    assert total([Problem("q")], responses(["abc"])).values.tolist() == [4.0]
+    for start in (1, "", True):
+        with pytest.raises(TypeError, match="a reward is added to a Reward, got"):
+            _ = start + one
 
 
 def test_plain_functions_are_lifted() -> None:

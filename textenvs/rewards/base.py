@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +150,12 @@ class Reward(ABC):
     def __add__(self, other: Reward) -> Reward:
         return _Sum(((1.0, self), (1.0, _reward(other))))
 
+    def __radd__(self, other: int) -> Reward:
+        """0 + this reward is this reward, so that `sum` adds up a list of them."""
+        if isinstance(other, bool) or not isinstance(other, (int, float)) or other != 0:
+            raise TypeError(f"a reward is added to a Reward, got {other!r}; lift a function with FunctionReward")
+        return self
+
     def __mul__(self, other: Reward | float) -> Reward:
         return _Product(self, other) if isinstance(other, Reward) else _Sum(((_number("weight", other), self),))
 
@@ -203,11 +209,13 @@ class FunctionReward(Reward):
         for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
             value = self.function(problem, text)
             try:
+                if not isinstance(value, SupportsFloat):  # float() would read a text
+                    raise TypeError
                 values[i] = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):  # such as of 10**400
                 raise RewardTypeError(
-                    f"reward function {self.name} must return a number, got {type(value).__name__} {value!r} for the "
-                    f"response {text[:80]!r} to {problem.prompt[:80]!r}; return a float"
+                    f"reward function {self.name} must return a number, got {type(value).__name__} {_short(value)} for "
+                    f"the response {text[:80]!r} to {problem.prompt[:80]!r}; return a float"
                 ) from None
         return Scores(values, {self.name: values})
 
@@ -335,6 +343,14 @@ def _causes(scored: Sequence[Scores]) -> tuple[str, ...]:
     """Each row's first cause."""
     columns = [scores.causes for scores in scored if scores.causes]
     return tuple(next(filter(None, row), "") for row in zip(*columns, strict=True))
+
+
+def _short(value: Any) -> str:
+    """The beginning of a value; an int of thousands of digits has no text."""
+    try:
+        return f"{value!r:.80}"
+    except ValueError:
+        return "of thousands of digits"
 
 
 def _times(one: float, other: float) -> float:

@@ -198,10 +198,10 @@ _SCHEMAS = _words(
     "unevaluatedItems unevaluatedProperties contentSchema"
 )
 _OTHER_KEYWORDS = _words(
-    "$schema $id id $ref $anchor $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor $vocabulary $comment type enum "
-    "const multipleOf maximum exclusiveMaximum minimum exclusiveMinimum maxLength minLength pattern maxItems minItems "
-    "uniqueItems maxContains minContains maxProperties minProperties required dependentRequired format contentEncoding "
-    "contentMediaType title description default deprecated readOnly writeOnly examples"
+    "$schema $id id $ref $anchor $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor $vocabulary $comment type "
+    "enum const multipleOf maximum exclusiveMaximum minimum exclusiveMinimum maxLength minLength pattern maxItems "
+    "minItems uniqueItems maxContains minContains maxProperties minProperties required dependentRequired format "
+    "contentEncoding contentMediaType title description default deprecated readOnly writeOnly examples"
 )
 #: Keywords of drafts 4 to 2020-12, and annotations in use that look like one of them.
 _KEYWORDS = _MAPS_OF_SCHEMAS | _SCHEMAS | _OTHER_KEYWORDS | _words("example comment defs")
