@@ -198,6 +198,33 @@ def test_a_passage_has_three_questions_with_different_answers(split: str) -> Non
         assert len(set(answers)) == len(answers)
 
 
+def test_a_place_or_a_time_may_be_named_without_its_preposition() -> None:
+    """Unless it says what the noun alone does not, as in "behind the farm" and "silent in dreams"."""
+    reward, num_checked = TokenF1(), 0
+    for problem in problems_of("question_answering", "all"):
+        question = problem.prompt.split("\n")[1]
+        if re.match("Where|When|On which|In which|With|For whom", question) and "silent" not in question:
+            for reference in problem.references:
+                if place := re.fullmatch(
+                    r"(?:in|on|at|to|from|into|for|with) ((?:the|an?|[A-Z0-9]) ?[\w' ]+)", reference
+                ):
+                    assert reward.score_text(place[1], problem.references) == 1, (question, problem.references)
+                    num_checked += 1
+    assert num_checked >= 60
+
+
+def test_a_number_may_be_written_in_digits() -> None:
+    digits = {"two": "2", "three": "3", "four": "4", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+    digits |= {"eleven": "11", "twelve": "12", "seventeen": "17", "twenty": "20", "forty": "40", "sixty": "60"}
+    reward, num_checked = TokenF1(), 0
+    for problem in problems_of("question_answering", "all"):
+        first, _, unit = problem.references[0].removeprefix("at ").partition(" ")
+        if first in digits:
+            assert reward.score_text(f"{digits[first]} {unit}", problem.references) == 1, problem
+            num_checked += 1
+    assert num_checked >= 30
+
+
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_no_blind_piece_of_the_passage_answers(split: str) -> None:
     reward, problems = TokenF1(), problems_of("question_answering", split)
@@ -205,13 +232,13 @@ def test_no_blind_piece_of_the_passage_answers(split: str) -> None:
     def scores(piece: slice) -> np.ndarray:
         return np.array([reward.score_text(" ".join(source(p).split()[piece]), p.references) for p in problems])
 
-    assert scores(slice(None)).mean() < 0.15
+    assert scores(slice(None)).mean() < 0.16
     for num in range(1, 5):
         for piece in (slice(num), slice(-num, None)):
             assert (scores(piece) == 1).mean() <= 0.03
             assert scores(piece).mean() < 0.12
-    found = [any(text.lower() in source(p).lower() for text in p.references) for p in problems]
-    assert 0.9 < np.mean(found) < 1, "most answers stand in the passage, some follow from it"
+    found = [p.references[0].lower() in source(p).lower() for p in problems]
+    assert np.mean(found) == pytest.approx(0.91, abs=0.025), "most answers stand in the passage, some follow from it"
 
 
 @pytest.mark.parametrize(
