@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from textenvs.tasks.structured_json import DEAD, START, SYMBOLS, TEXTS, TO_END, 
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"num_fields": 7, "nested": True}, {"num_fields": 1}, {"num_fields": 1, "nested": True}]
+    "options", [{}, {"num_fields": 7, "nested": True}, {"num_fields": 3}, {"num_fields": 1, "nested": True}]
 )
 def test_json_requests_are_what_the_page_says(options: dict[str, Any]) -> None:
     for split in ("train", "heldout"):
@@ -108,6 +109,42 @@ def test_a_masked_walk_ends_in_json_within_any_budget(budget: int) -> None:
         json.loads(task.vocab.decode(ids))
         texts.add(task.vocab.decode(ids))
     assert len(texts) > 5
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
+def test_a_masked_walk_never_nests_deeper_than_the_reward_reads(opening: str) -> None:
+    task, rng = JsonRequest(num_fields=7, nested=True), np.random.default_rng(0)
+    ids: list[int] = []
+    for symbol in itertools.cycle(opening):
+        token = SYMBOLS.index(symbol)
+        if not task.legal(task[0], ids)[token]:
+            break
+        ids.append(token)
+    while not ids or ids[-1] != task.vocab.eos_id:
+        ids.append(int(rng.choice(np.flatnonzero(task.legal(task[0], ids)))))
+    read_json(task.vocab.decode(ids))
+
+
+def test_records_differ_at_every_setting() -> None:
+    """The counts of the page; and no constant answer is right more often than chance allows."""
+    cases: list[tuple[dict[str, Any], tuple[int, int] | None]] = [
+        ({}, (3811, 917)),
+        ({"num_fields": 3}, (3999, 998)),
+        ({"num_fields": 1, "nested": True}, None),
+    ]
+    for options, counts in cases:
+        found = []
+        for split in ("train", "heldout"):
+            task = JsonRequest(split=split, **options)
+            asked = [task[k] for k in range(len(task))]
+            found.append(len({problem.prompt for problem in asked}))
+            ((_, most),) = Counter(problem.references[0] for problem in asked).most_common(1)
+            assert most <= 0.005 * len(asked)
+        assert counts is None or tuple(found) == counts
+    with pytest.raises(
+        ValueError, match="num_fields must be at least 2 for records that differ, got 1; or pass nested"
+    ):
+        JsonRequest(num_fields=1)
 
 
 def test_the_way_to_the_end_is_the_shortest_there_is() -> None:

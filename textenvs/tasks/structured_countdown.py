@@ -23,7 +23,9 @@ random; all are integers in [1, max_target], and none is among the numbers.
 The end token, or the `max_new_tokens`-th token.
 
 ## Splits
-A fifth of the choices of numbers is held out, with all of their targets.
+A fifth of the choices of numbers is held out, with all of their targets. Where fewer than four targets are found for a
+choice, one comes again, with the numbers in another order: at the default settings 4,903 of the 4,928 training problems
+are distinct, with two numbers 432 of 672, and with four 7,999 of 8,000.
 
 ## References
 The Countdown tasks of Gandhi et al. 2024, "Stream of Search", arXiv:2404.03683, and of TinyZero

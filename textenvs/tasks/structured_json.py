@@ -10,9 +10,10 @@ from its name: `name` and `city` are texts, `age` and `floor` numbers, `code` is
 ## Action Space
 `Discrete(V)`: lower-case letters, digits, space, `{}[]":,;=+-` and the end token (the last id). `action_masks()` allows
 what keeps the response a prefix of a JSON value that fits the budget, and the end token when it is one. Of JSON's many
-spellings the mask follows the shortest: no white space between tokens, no escapes, no fractions; it does not remember
-keys. So a masked response is always JSON if no key comes twice, but rarely the one that was asked for. After a token
-that the mask forbids it allows the end token. `masked=False` allows everything.
+spellings the mask follows the shortest: no white space between tokens, no escapes, no fractions, and at most the 64
+levels that the reward reads; it does not remember keys. So a masked response is always JSON if no key comes twice, but
+rarely the one that was asked for. After a token that the mask forbids it allows the end token. `masked=False` allows
+everything.
 
 ## Observation Space
 The prompt and the response so far; see `textenvs.env.TextGenEnv`.
@@ -28,7 +29,10 @@ Uniformly one of the problems: fields, their order, values and wording are drawn
 The end token, or the `max_new_tokens`-th token.
 
 ## Splits
-4,000 problems for training, 1,000 held out. The two share neither wordings nor values, other than yes and no.
+4,000 problems for training, 1,000 held out. The two share neither wordings nor values, other than yes and no. Within
+one a draw may come again: at the default settings 3,811 and 917 of the prompts are distinct, with three fields 3,999
+and 998, and no record is asked for in more than 0.5 % of the problems. With a single field one would be in 9 %, so that
+`num_fields=1` takes `nested`.
 
 ## Version History
 v0: first version.
@@ -45,6 +49,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from textenvs.strict_json import DOCUMENT
 from textenvs.task import Problem, Task, check_flag, int_in, split_range
 from textenvs.vocab import CharVocab
 
@@ -86,7 +91,7 @@ class JsonRequest(Task):
     """Write the described record as JSON: `write json with name ida and age 42:` -> `{"name":"ida","age":42}`.
 
     Args:
-        num_fields: fields of a record, 1 to 7.
+        num_fields: fields of a record, 2 to 7; 1 with `nested`.
         nested: whether one more field, `home`, is an object.
         masked: whether `action_masks()` follows JSON's grammar, or allows everything.
         split: "train", "heldout" or "all".
@@ -96,6 +101,8 @@ class JsonRequest(Task):
 
     def __init__(self, *, num_fields: int = 2, nested: bool = False, masked: bool = True, split: str = "train") -> None:
         self.num_fields = int_in("num_fields", num_fields, 1, len(FIELDS))
+        if num_fields == 1 and nested is False:
+            raise ValueError("num_fields must be at least 2 for records that differ, got 1; or pass nested=True")
         self.nested, self.has_masks = check_flag("nested", nested), check_flag("masked", masked)
         self.vocab = CharVocab(SYMBOLS)
         self._range = split_range(NUM_PROBLEMS, split)
@@ -201,6 +208,8 @@ def _begun(stack: str, symbol: str) -> State:
     if symbol in LITERALS:
         return State("literal", stack, LITERALS[symbol])
     if symbol in "[{":
+        if len(stack) >= DOCUMENT.depth:
+            return DEAD
         return State("array" if symbol == "[" else "object", stack + symbol)
     if symbol in digits:
         return State("zero" if symbol == "0" else "number", stack)
