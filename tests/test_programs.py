@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import doctest
 import json
 import math
@@ -267,10 +268,52 @@ def test_every_reference_passes_and_no_constant_does() -> None:
     for problem in problems:
         cases = problem.metadata["cases"]
         name, expected = problem.metadata["entry_point"], [json.dumps(case["expected"]) for case in cases]
-        assert len(cases) >= 8
+        assert len(cases) == build.NUM_CASES
         assert max(map(expected.count, expected)) <= 2 * len(cases) / 3, f"a constant is nearly right: {name}"
         assert sum(same_json(case["args"][0], case["expected"]) for case in cases) <= 2 * len(cases) / 3, name
         assert len(problem.references[0]) < task.max_new_tokens
+
+
+def problems_by_name() -> dict[str, Problem]:
+    task = PythonFunction(split="all")
+    return {task[k].metadata["entry_point"]: task[k] for k in range(len(task))}
+
+
+def share_here(program: str, problem: Problem) -> float:
+    """Share of the cases that a program of ours passes in this process, which starts no sandbox for each."""
+    namespace: dict[str, Any] = {}
+    exec(program, namespace)
+    passed = []
+    for case in problem.metadata["cases"]:
+        try:
+            value = namespace[problem.metadata["entry_point"]](*copy.deepcopy(case["args"]))
+        except Exception:
+            value = math.nan  # equals nothing
+        passed.append(same_json(value, case["expected"]))
+    return sum(passed) / len(passed)
+
+
+def test_the_head_of_the_prompt_can_be_copied() -> None:
+    """Its annotations are evaluated when the function is defined: `Any` would be a NameError."""
+    for problem in problems_by_name().values():
+        body = problem.references[0].partition("\n")[2]
+        assert share_here(problem.prompt + body, problem) == 1.0, problem.prompt
+
+
+def test_the_cases_tell_plausible_wrong_programs_from_right_ones() -> None:
+    problems = problems_by_name()
+    lines = (build.HERE / "wrong.txt").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(" = ")[0] for line in lines]
+    assert min(map(names.count, problems)) >= 2
+    passing = [line for name, line in zip(names, lines, strict=True) if share_here(line, problems[name]) == 1.0]
+    assert passing == []
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_a_wrong_program_scores_0_in_the_sandbox_too() -> None:
+    problem = problems_by_name()["is_prime"]
+    texts = ["is_prime = lambda n: n in (2, 3, 5, 7, 97)", "def is_prime(n):\n    return n > 1 and n % 2 == 1"]
+    assert score(texts, dict(problem.metadata)).values.tolist() == [0, 0]
 
 
 def test_the_splits_share_no_function() -> None:

@@ -24,7 +24,7 @@ The prompt and the response so far; see `textenvs.env.TextGenEnv`.
 A problem of the split, uniformly.
 
 ## Rewards
-1 when the function returns the expected value with the expected types in all of the problem's 12 hidden cases, else 0;
+1 when the function returns the expected value with the expected types in all of the problem's 40 hidden cases, else 0;
 see `textenvs.rewards.programs.PythonProgram`. The share of the cases is the part `cases_passed`. The function runs in a
 sandbox without files, network and other processes, which is sought when the first response names the function: on a
 machine where none works that is the error `SandboxUnavailable`, never a score.

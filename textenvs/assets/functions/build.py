@@ -26,7 +26,7 @@ from textenvs.assets.functions.sources import Source
 
 HERE = Path(__file__).parent
 #: Hidden cases of a problem, edge cases included.
-NUM_CASES = 12
+NUM_CASES = 40
 
 
 def row(source: Source) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def row(source: Source) -> dict[str, Any]:
     rng = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
     inputs = [list(edge) for edge in source.edges]
     while len(inputs) < NUM_CASES:
-        drawn = [draw(rng) for draw in source.draws]
+        drawn = source.arguments(rng)
         if drawn not in inputs:
             inputs.append(drawn)
     cases = [{"args": args, "expected": source.function(*copy.deepcopy(args))} for args in inputs]

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from textenvs.assets.functions.sources import Source, integer, integers, registrar, sentence, word, words
+from textenvs.assets.functions.sources import (
+    Source,
+    ascending,
+    chosen,
+    either,
+    integer,
+    integers,
+    rearranged,
+    registrar,
+    sentence,
+    word,
+    words,
+)
 
 SOURCES: list[Source] = []
+PRIMES = [p for p in range(2, 400) if all(p % d for d in range(2, p))]
 problem = registrar(SOURCES)
 
 
@@ -18,7 +31,7 @@ def last(items: list[str]) -> str:
     return items[-1]
 
 
-@problem(integer(0, 999), edges=[(0,), (1,), (7,), (8,), (2**40 - 1,)])
+@problem(integer(0, 99_999), edges=[(0,), (1,), (7,), (8,), (2**40 - 1,)])
 def ones(n: int) -> int:
     """Return how many ones n >= 0 has when it is written in binary.
 
@@ -28,7 +41,13 @@ def ones(n: int) -> int:
     return bin(n).count("1")
 
 
-@problem(integer(1, 200), edges=[(0,), (1,), (2,), (3,), (64,), (96,), (256,), (1024,)])
+@problem(
+    either(
+        chosen([2**i for i in range(41)]),
+        either(integer(1, 200), chosen([2**i + d for i in range(3, 41) for d in (-1, 1, 2)])),
+    ),
+    edges=[(0,), (1,), (2,), (3,), (64,), (96,), (256,), (1024,)],
+)
 def is_power_of_two(n: int) -> bool:
     """Return whether n is one of 1, 2, 4, 8, 16 and so on.
 
@@ -38,7 +57,10 @@ def is_power_of_two(n: int) -> bool:
     return n > 0 and n & (n - 1) == 0
 
 
-@problem(integer(2, 60), edges=[(0,), (1,), (2,), (3,), (5,), (7,), (9,), (91,), (97,)])
+@problem(
+    either(integer(0, 100), chosen(PRIMES), chosen([p * q for p in PRIMES[4:9] for q in PRIMES[4:9]])),
+    edges=[(0,), (1,), (2,), (3,), (4,), (5,), (7,), (9,), (25,), (49,), (91,), (97,), (121,), (341,)],
+)
 def is_prime(n: int) -> bool:
     """Return whether n is a prime number.
 
@@ -48,7 +70,7 @@ def is_prime(n: int) -> bool:
     return n > 1 and all(n % d for d in range(2, n))
 
 
-@problem(integer(1, 60), edges=[(1,), (2,), (3,), (27,)])
+@problem(integer(1, 300), edges=[(1,), (2,), (3,), (27,)])
 def collatz_steps(n: int) -> int:
     """Return how many steps lead n to 1: halve an even n, else 3 * n + 1.
 
@@ -62,7 +84,7 @@ def collatz_steps(n: int) -> int:
     return steps
 
 
-@problem(integers(0, 1), edges=[([],), ([5],), ([2, 2, 2],), ([1, 2, 1],), ([0, 0, -1, -1],)])
+@problem(integers(0, 1, 12), edges=[([],), ([5],), ([2, 2, 2],), ([1, 2, 1],), ([0, 0, -1, -1],)])
 def runs(numbers: list[int]) -> list[int]:
     """Return how long each run of equal numbers is.
 
@@ -88,7 +110,7 @@ def gaps(numbers: list[int]) -> list[int]:
     return [numbers[i + 1] - numbers[i] for i in range(len(numbers) - 1)]
 
 
-@problem(integers(0, 6), edges=[([],), ([1],), ([1, 1],), ([1, 2, 3],), ([3, 2],)])
+@problem(ascending(), edges=[([],), ([1],), ([1, 1],), ([1, 2, 3],), ([3, 2],), ([1, 2, 3, 4, 5, 4],)])
 def is_sorted(numbers: list[int]) -> bool:
     """Return whether no number is smaller than the one before it.
 
@@ -108,7 +130,7 @@ def interleave(a: list[int], b: list[int]) -> list[int]:
     return [n for i in range(min(len(a), len(b))) for n in (a[i], b[i])]
 
 
-@problem(word("abcdeiou"), edges=[("",), ("aeiou",), ("xyz",)])
+@problem(word("abcdeiouAEx", 12), edges=[("",), ("aeiou",), ("xyz",), ("AEIOU",)])
 def remove_vowels(text: str) -> str:
     """Return the text without the letters aeiou.
 
@@ -118,7 +140,7 @@ def remove_vowels(text: str) -> str:
     return "".join(c for c in text if c not in "aeiou")
 
 
-@problem(sentence(), edges=[("",), ("one",), ("a b",)])
+@problem(sentence(), edges=[("",), ("one",), ("a b",), ("a  b ",)])
 def reverse_words(text: str) -> str:
     """Return the words in reverse order with single spaces.
 
@@ -139,9 +161,9 @@ def lengths(items: list[str]) -> list[int]:
 
 
 @problem(
-    word("abc", 5),
-    word("abc", 5),
-    edges=[("", ""), ("ab", "ba"), ("aab", "abb"), ("a", "aa"), ("abc", "cab"), ("aab", "aba"), ("c", "c")],
+    rearranged(),
+    edges=[("", ""), ("ab", "ba"), ("aab", "abb"), ("a", "aa"), ("ac", "bb"), ("aab", "aba"), ("Ab", "ab")],
+    together=True,
 )
 def is_anagram(a: str, b: str) -> bool:
     """Return whether both texts have the same letters equally often.

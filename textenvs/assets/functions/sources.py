@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,21 @@ Draw = Callable[[np.random.Generator], Any]
 
 
 class Source(NamedTuple):
-    """A function, how its arguments are drawn, and arguments that must be among the cases."""
+    """A function, what draws the list of its arguments, and arguments that must be among the cases."""
 
     function: Callable[..., Any]
-    draws: tuple[Draw, ...]
+    arguments: Draw
     edges: tuple[tuple[Any, ...], ...]
+
+
+def either(*draws: Draw) -> Draw:
+    """What one of the generators draws: a function with few answers needs cases on both sides of its border."""
+    return lambda rng: draws[rng.integers(len(draws))](rng)
+
+
+def chosen(values: Sequence[int]) -> Draw:
+    """One of the values."""
+    return lambda rng: int(rng.choice(values))
 
 
 def integer(low: int, high: int) -> Draw:
@@ -45,12 +55,62 @@ def sentence(letters: str = "abcAB", most: int = 5) -> Draw:
     return lambda rng: " ".join(some(rng))
 
 
-def registrar(sources: list[Source]) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
-    """A decorator `problem(*draws, edges=[...])` that adds functions to `sources`."""
+def ascending(most: int = 12) -> Draw:
+    """A list of at most `most` ints, ascending but for two neighbours in every other one."""
+    some = integers(0, 20, most)
 
-    def problem(*draws: Draw, edges: list[tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def draw(rng: np.random.Generator) -> list[int]:
+        numbers = sorted(some(rng))
+        if len(numbers) > 1 and rng.random() < 0.5:
+            i = int(rng.integers(1, len(numbers)))
+            numbers[i - 1 : i + 1] = [numbers[i] + 1, numbers[i - 1]]
+        return numbers
+
+    return draw
+
+
+def mirrored(letters: str = "abcAB", most: int = 5) -> Draw:
+    """A text that reads the same backwards, but for one letter or its case in every other one."""
+    half = word(letters, most)
+
+    def draw(rng: np.random.Generator) -> str:
+        start: str = half(rng)
+        text = start + start[::-1][int(rng.integers(2)) :]
+        if len(text) > 1 and rng.random() < 0.5:
+            i = int(rng.integers(len(text) // 2))
+            other = text[i].swapcase() if rng.random() < 0.5 else "z"
+            text = f"{text[:i]}{other}{text[i + 1 :]}"
+        return text
+
+    return draw
+
+
+def rearranged(letters: str = "bcde", most: int = 8) -> Draw:
+    """A text and its letters in another order, in every other pair with two of them moved apart in the alphabet."""
+    one = word(letters, most)
+
+    def draw(rng: np.random.Generator) -> list[str]:
+        text = one(rng)
+        other = [text[i] for i in rng.permutation(len(text))]
+        if len(text) > 1 and rng.random() < 0.5:
+            other[:2] = [chr(ord(other[0]) - 1), chr(ord(other[1]) + 1)]
+        return [text, "".join(other)]
+
+    return draw
+
+
+def registrar(sources: list[Source]) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """A decorator `problem(*draws, edges=[...])` that adds functions to `sources`.
+
+    A draw is of one argument each; with `together`, the only draw is of the list of all arguments.
+    """
+
+    def problem(
+        *draws: Draw, edges: list[tuple[Any, ...]], together: bool = False
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            sources.append(Source(function, draws, tuple(edges)))
+            arguments = draws[0] if together else lambda rng: [draw(rng) for draw in draws]
+            sources.append(Source(function, arguments, tuple(edges)))
             return function
 
         return register

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textenvs.assets.functions.sources import Source, integer, integers, registrar
+from textenvs.assets.functions.sources import Source, chosen, either, integer, integers, registrar
 
 SOURCES: list[Source] = []
 problem = registrar(SOURCES)
@@ -48,7 +48,7 @@ def square(n: int) -> int:
     return n * n
 
 
-@problem(integer(-99, 99), edges=[(0,), (1,), (-1,), (-2,), (7,)])
+@problem(integer(-999, 999), edges=[(0,), (1,), (-1,), (-2,), (7,)])
 def is_even(n: int) -> bool:
     """Return whether n is even.
 
@@ -88,7 +88,7 @@ def clamp(n: int, low: int, high: int) -> int:
     return max(low, min(n, high))
 
 
-@problem(integer(0, 12), edges=[(0,), (1,), (2,), (20,)])
+@problem(integer(0, 50), edges=[(0,), (1,), (2,), (20,)])
 def factorial(n: int) -> int:
     """Return the product of the numbers 1 to n; 1 for 0.
 
@@ -101,7 +101,7 @@ def factorial(n: int) -> int:
     return result
 
 
-@problem(integer(0, 60), edges=[(0,), (1,), (2,), (3,), (10,)])
+@problem(integer(0, 90), edges=[(0,), (1,), (2,), (3,), (10,)])
 def fibonacci(n: int) -> int:
     """Return Fibonacci number n: 0, 1, 1, 2, 3, 5, ...
 
@@ -114,7 +114,11 @@ def fibonacci(n: int) -> int:
     return a
 
 
-@problem(integer(1, 99), integer(1, 99), edges=[(1, 1), (12, 18), (0, 5), (7, 0), (13, 7)])
+@problem(
+    either(integer(1, 99), chosen(range(12, 200, 12))),
+    either(integer(1, 99), chosen(range(12, 200, 12))),
+    edges=[(1, 1), (12, 18), (0, 5), (7, 0), (13, 7), (36, 12)],
+)
 def greatest_divisor(a: int, b: int) -> int:
     """Return the greatest common divisor.
 
@@ -136,7 +140,7 @@ def digit_sum(n: int) -> int:
     return sum(int(d) for d in str(n))
 
 
-@problem(integer(2, 40), edges=[(1,), (2,), (12,), (13,), (49,)])
+@problem(integer(1, 120), edges=[(1,), (2,), (12,), (13,), (49,), (36,)])
 def divisors(n: int) -> list[int]:
     """Return all divisors of n > 0, ascending.
 
@@ -169,7 +173,7 @@ def product(numbers: list[int]) -> int:
     return result
 
 
-@problem(integers(), edges=[([],), ([1],), ([2],), ([-2, 0, 3],)])
+@problem(integers(-20, 20), edges=[([],), ([1],), ([2],), ([-2, 0, 3],), ([4, 2, 4],)])
 def evens(numbers: list[int]) -> list[int]:
     """Return the even numbers in their order.
 
@@ -189,7 +193,7 @@ def squares(numbers: list[int]) -> list[int]:
     return [n * n for n in numbers]
 
 
-@problem(integers(), edges=[([],), ([0],), ([-3, 3],)])
+@problem(integers(-3, 3), edges=[([],), ([0],), ([-3, 3],), ([2, 2],)])
 def count_positive(numbers: list[int]) -> int:
     """Return how many numbers are above 0.
 
@@ -199,7 +203,7 @@ def count_positive(numbers: list[int]) -> int:
     return sum(n > 0 for n in numbers)
 
 
-@problem(integers(), edges=[([],), ([4],), ([2, 2, 1],)])
+@problem(integers(-5, 5), edges=[([],), ([4],), ([2, 2, 1],)])
 def descending(numbers: list[int]) -> list[int]:
     """Return the numbers from large to small.
 
@@ -209,7 +213,7 @@ def descending(numbers: list[int]) -> list[int]:
     return sorted(numbers, reverse=True)
 
 
-@problem(integers(0, 4), edges=[([],), ([1, 1, 1],), ([3, 1, 3],)])
+@problem(integers(0, 4, 12), edges=[([],), ([1, 1, 1],), ([3, 1, 3],)])
 def unique(numbers: list[int]) -> list[int]:
     """Return each number once, in order of first appearance.
 
@@ -233,7 +237,7 @@ def running_sum(numbers: list[int]) -> list[int]:
     return [sum(numbers[: i + 1]) for i in range(len(numbers))]
 
 
-@problem(integers(), integer(0, 5), edges=[([], 3), ([1, 2, 3], 0), ([1, 2, 3], 4), ([1, 2, 3], 3)])
+@problem(integers(), integer(0, 20), edges=[([], 3), ([1, 2, 3], 0), ([1, 2, 3], 4), ([1, 2, 3], 3)])
 def rotate(numbers: list[int], k: int) -> list[int]:
     """Move the first k numbers to the end, round and round.
 
@@ -246,7 +250,7 @@ def rotate(numbers: list[int], k: int) -> list[int]:
     return numbers[k:] + numbers[:k]
 
 
-@problem(integers(), integer(1, 4), edges=[([], 2), ([1], 3), ([1, 2, 3, 4], 2)])
+@problem(integers(most=12), integer(1, 5), edges=[([], 2), ([1], 3), ([1, 2, 3, 4], 2)])
 def chunks(numbers: list[int], size: int) -> list[list[int]]:
     """Split into lists of size numbers; the last may be shorter.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from textenvs.assets.functions.sources import Source, integer, registrar, sentence, word, words
+from textenvs.assets.functions.sources import Source, integer, mirrored, registrar, sentence, word, words
 
 SOURCES: list[Source] = []
 problem = registrar(SOURCES)
 
 
-@problem(word(), edges=[("",), ("a",), ("ab",), ("xyz",)])
+@problem(word("abcXY 12"), edges=[("",), ("a",), ("ab",), ("xyz",)])
 def backwards(text: str) -> str:
     """Return the text backwards.
 
@@ -20,7 +18,7 @@ def backwards(text: str) -> str:
     return text[::-1]
 
 
-@problem(word("ab", 6), edges=[("",), ("a",), ("ab",), ("abba",), ("abcba",)])
+@problem(mirrored(), edges=[("",), ("a",), ("ab",), ("abba",), ("abcba",), ("Aa",), ("abcaba",)])
 def is_palindrome(text: str) -> bool:
     """Return whether the text reads the same backwards.
 
@@ -30,7 +28,7 @@ def is_palindrome(text: str) -> bool:
     return text == text[::-1]
 
 
-@problem(word("abeiouxyz"), edges=[("",), ("aeiou",), ("xyz",)])
+@problem(word("abeiouxyAEU", 12), edges=[("",), ("aeiou",), ("xyz",), ("AEIOU",)])
 def count_vowels(text: str) -> int:
     """Return how many letters are one of aeiou.
 
@@ -40,7 +38,7 @@ def count_vowels(text: str) -> int:
     return sum(c in "aeiou" for c in text)
 
 
-@problem(word("abcAB"), word("abc", 1), edges=[("", "a"), ("aaa", "a"), ("AAA", "a")])
+@problem(word("abcAB", 12), word("abcAB", 1), edges=[("", "a"), ("aaa", "a"), ("AAA", "a")])
 def count_letter(text: str, letter: str) -> int:
     """Return how often the letter stands in the text.
 
@@ -50,7 +48,7 @@ def count_letter(text: str, letter: str) -> int:
     return text.count(letter)
 
 
-@problem(sentence(), edges=[("",), ("one",), ("a b c",)])
+@problem(sentence(most=12), edges=[("",), ("one",), ("a b c",), ("a a",), ("  two  words ",)])
 def count_words(text: str) -> int:
     """Return the number of words between spaces.
 
@@ -60,7 +58,7 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
-@problem(sentence(), edges=[("",), ("one",), ("a b",)])
+@problem(sentence(most=8), edges=[("",), ("one",), ("a b",)])
 def initials(text: str) -> str:
     """Return the first letter of every word, in upper case.
 
@@ -100,7 +98,7 @@ def longest(items: list[str]) -> str:
     return max(items, key=len, default="")
 
 
-@problem(word("aabbc"), edges=[("",), ("aaa",), ("abc",)])
+@problem(word("aabbcA", 12), edges=[("",), ("aaa",), ("abc",)])
 def letter_counts(text: str) -> dict[str, int]:
     """Return how often each letter stands in the text.
 
@@ -110,23 +108,23 @@ def letter_counts(text: str) -> dict[str, int]:
     return {c: text.count(c) for c in text}
 
 
-@problem(word("ab", 10), edges=[("",), ("a",), ("aaab",)])
-def run_lengths(text: str) -> list[list[Any]]:
+@problem(word("abA", 12), edges=[("",), ("a",), ("aaab",)])
+def run_lengths(text: str) -> list[list[str | int]]:
     """Return each run of equal letters with its length.
 
     >>> run_lengths("aab")
     [['a', 2], ['b', 1]]
     """
-    runs: list[list[Any]] = []
-    for c in text:
-        if runs and runs[-1][0] == c:
-            runs[-1][1] += 1
-        else:
-            runs.append([c, 1])
+    runs: list[list[str | int]] = []
+    start = 0
+    for i in range(1, len(text) + 1):
+        if i == len(text) or text[i] != text[start]:
+            runs.append([text[start], i - start])
+            start = i
     return runs
 
 
-@problem(integer(0, 300), edges=[(0,), (1,), (2,), (255,)])
+@problem(integer(0, 2000), edges=[(0,), (1,), (2,), (255,)])
 def to_binary(n: int) -> str:
     """Return n >= 0 in base 2, without a prefix.
 
@@ -136,7 +134,7 @@ def to_binary(n: int) -> str:
     return bin(n)[2:]
 
 
-@problem(integer(1, 40), edges=[(1,), (3,), (5,), (15,), (30,)])
+@problem(integer(1, 200), edges=[(1,), (3,), (5,), (15,), (30,)])
 def fizz_buzz(n: int) -> str:
     """Return "Fizz" for multiples of 3, "Buzz" of 5, "FizzBuzz" of both, else n.
 
