@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,9 +52,10 @@ def problems(**settings: Any) -> list[textenvs.Problem]:
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
 def test_every_format_gives_the_same_problems(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"data{suffix}", ROWS)
-    expected = [textenvs.Problem(row["question"], (row["answer"],), {"level": row["level"]}) for row in ROWS]
+    expected = [textenvs.Problem(row["question"], (row["answer"],), {"level": row["level"]}) for row in ROWS[:3]]
+    expected[0] = textenvs.Problem(expected[0].prompt, ("1\n2", "12"), {"level": "easy"})
     assert problems(path=str(path), **COLUMNS, split="all") == expected
-    assert problems(path=path, **COLUMNS) == [expected[0], expected[3]]
+    assert problems(path=path, **COLUMNS) == expected[:1]
     assert problems(path=path, **COLUMNS, split="heldout") == expected[1:3]
 
 
@@ -94,9 +96,33 @@ def test_a_fraction_of_the_prompts_is_held_out_wherever_they_come_again(tmp_path
     prompts = {split: {problem.prompt for problem in found} for split, found in parts.items()}
     assert not prompts["train"] & prompts["heldout"]
     assert (len(prompts["train"]), len(prompts["heldout"])) == (35, 15)
-    assert len(parts["train"]) + len(parts["heldout"]) == len(parts["all"]) == 200
+    assert len(parts["train"]) + len(parts["heldout"]) == len(parts["all"]) == 50
+    assert parts["all"][7].references == ("7", "57", "107", "157")
     limits = {(task.max_prompt_tokens, task.max_new_tokens) for task in (Dataset(path=path, split=s) for s in parts)}
     assert len(limits) == 1, "an agent trained on one split can be evaluated on the other"
+
+
+def test_prompts_that_differ_in_nothing_to_learn_are_in_one_split(tmp_path: Path) -> None:
+    forms = ["É{}", "e\u0301{} ", " é{}\n", "E\u0301{}"]
+    path = write(tmp_path / "a.jsonl", [{"prompt": f.format(k), "reference": "x"} for k in range(20) for f in forms])
+    numbers = [
+        {re.sub(r"\D", "", problem.prompt) for problem in problems(path=path, split=s)} for s in ("train", "heldout")
+    ]
+    assert [len(part) for part in numbers] == [16, 4]
+    assert not numbers[0] & numbers[1]
+    assert len(problems(path=path, split="all")) == 80, "they stay problems of their own"
+
+
+def test_many_answers_to_one_prompt_are_one_problem(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", [{"prompt": "Tell:", "reference": f"story {k}", "n": "1"} for k in range(20_000)])
+    (problem,) = problems(path=path, split="all", metadata_columns=["n"])
+    assert len(problem.references) == 20_000
+    assert type(problem.metadata["n"]) is str, "rewards compare types"
+
+
+def test_white_space_around_a_reference_counts_where_the_file_can_say_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "and so", "reference": " on"}])
+    assert problems(path=path, split="all")[0].references == (" on",)
 
 
 def test_the_shipped_capitals() -> None:
@@ -127,13 +153,19 @@ GOOD = {"prompt": "p", "reference": "r", "part": "train", "n": 1}
         (
             [GOOD, {**GOOD, "part": "test"}],
             {"split_column": "part"},
-            "{}:2: a prompt must be in one split, got 'p' in both",
+            "{0}:2: the same prompt must come with the same metadata and split, got 'p' with others than at {0}:1",
         ),
-        ([GOOD, {**GOOD, "n": float("nan")}], {"metadata_columns": ["n"]}, "{}:2: columns n must be JSON-able"),
+        (
+            [GOOD, {**GOOD, "prompt": "P ", "part": "test"}],
+            {"split_column": "part"},
+            "{0}:2: a prompt must be in one split, got 'P ' here and in the other at {0}:1",
+        ),
+        ([GOOD, {**GOOD, "n": 2}], {"metadata_columns": ["n"]}, "{0}:2: the same prompt .* at {0}:1; drop one"),
+        ([GOOD, {**GOOD, "n": float("nan")}], {"metadata_columns": ["n"]}, "{}:2: must be JSON, .* finite, got NaN"),
         ([GOOD, {**GOOD, "prompt": "\ud800"}], {}, "{}:2: text must be valid Unicode"),
         ([GOOD], {"split": "heldout"}, "split 'heldout' of .* must hold a row, got none of 1; pass split='all'"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_a_bad_row_is_named(rows: list[Any], settings: dict[str, Any], words: str, tmp_path: Path) -> None:
     path = write(tmp_path / "bad.jsonl", rows)
@@ -147,6 +179,13 @@ def test_a_bad_row_is_named(rows: list[Any], settings: dict[str, Any], words: st
         ("a.jsonl", b'{"prompt": "a", "reference": "b"}\n{', "{}:2: must be JSON, got"),
         ("a.jsonl", b"[" * 100_000, "{}:1: must be JSON, got"),
         ("a.jsonl", b"[1]", "{}:1: must be a JSON object"),
+        ("a.jsonl", b'{"prompt":"a","reference":"b","reference":"c"}', "{}:1: must be JSON, .* 'reference' 2 times"),
+        (
+            "a.csv",
+            b"prompt,reference\na,b\nQ?, Lima\n",
+            "{}:3: column 'reference' must have no white .* got ' Lima'; rem",
+        ),
+        ("a.tsv", b"prompt\treference\nQ?\tLima \n", "{}:2: column 'reference' must have no white space"),
         ("a.jsonl", b"\xff\xfe\x00", "{} must be UTF-8, got byte 0"),
         ("a.jsonl", b"\n", "{} must hold at least one row"),
         ("a.csv", b"", "{} must hold at least one row"),
@@ -169,7 +208,7 @@ def test_a_bad_row_is_named(rows: list[Any], settings: dict[str, Any], words: st
         ("a.parquet", b"PAR1 no", "{} must be Parquet, got"),
         ("a.xlsx", b"", "path must be named .jsonl, .csv, .tsv, .parquet, got"),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_a_file_that_cannot_be_read_is_named(name: str, content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / name

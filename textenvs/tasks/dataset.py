@@ -2,7 +2,8 @@
 
 ## Description
 One row is one problem: `prompt_column` is the prompt, `reference_column` its right answer or answers, and
-`metadata_columns` go to the reward. The env's `reward` says how a response is scored, by name or as a function. Without
+`metadata_columns` go to the reward. Rows with the same prompt are one problem, with the references of all, and are
+refused where their metadata differ. The env's `reward` says how a response is scored, by name or as a function. Without
 a path: 60 capitals of the world.
 
 ## Action Space
@@ -21,7 +22,8 @@ env's `max_new_tokens` sets another.
 
 ## Splits
 By `split_column`, whose values are `train` and `heldout` (or `test`), or the `heldout_fraction` of the prompts in a
-fixed shuffled order. Rows with the same prompt are in the same split; a `split_column` that says otherwise is refused.
+fixed shuffled order. Prompts that are equal but for letter case, white space around them, or composed characters are in
+the same split; a `split_column` that says otherwise is refused.
 
 ## References
 RFC 4180 (CSV), parquet.apache.org; Parquet needs `pip install "textenvs[data]"`.
@@ -34,12 +36,14 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from textenvs.pack_task import ASSETS, StoredTask
+from textenvs.strict_json import JsonLimits, read_json
 from textenvs.task import Problem, check_split, permuted
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
 
@@ -47,6 +51,8 @@ from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
 MAX_FILE_BYTES = 256 << 20
 #: Budget where no reference says how long a response is.
 DEFAULT_NEW_TOKENS = 64
+#: Of a line of JSON.
+LINE = JsonLimits(num_bytes=16 << 20, depth=128, values=1 << 20, digits=4_000, surrogates=True)
 _SPLITS = {"train": "train", "heldout": "heldout", "test": "heldout"}
 
 
@@ -96,12 +102,13 @@ class Dataset(StoredTask):
             _names("reference_column", [] if references is None else references),
             _names("metadata_columns", metadata_columns),
             None if split_column is None else _names("split_column", [split_column])[0],
+            spaces=Path(path).suffix not in (".csv", ".tsv"),
         )
-        rows = [_row(cells, where, table) for where, cells in read_rows(path, table.names)]
+        rows = _merged([_row(cells, where, table) for where, cells in read_rows(path, table.names)])
         if not rows:
             raise ValueError(f"{path} must hold at least one row, got none; add one")
         parts = _parts(rows, heldout_fraction) if split_column is None else _checked_parts(rows)
-        self._problems = [row.problem for row in rows if split == "all" or parts[row.problem.prompt] == split]
+        self._problems = [row.problem for row in rows if split == "all" or parts[_key(row.problem.prompt)] == split]
         if not self._problems:
             raise ValueError(f"split {split!r} of {path} must hold a row, got none of {len(rows)}; pass split='all'")
         # The same for every split, so that an agent trained on one can be evaluated on another.
@@ -127,6 +134,7 @@ class _Columns(NamedTuple):
     references: tuple[str, ...]
     metadata: tuple[str, ...]
     split: str | None
+    spaces: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,8 +190,8 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    cells = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    cells = read_json(line, LINE)
+                except ValueError as error:
                     raise ValueError(f"{file}:{number}: must be JSON, got {line[:80]!r}: {error}") from None
                 if not isinstance(cells, dict):
                     raise ValueError(f"{file}:{number}: must be a JSON object, got {line[:80]!r}")
@@ -266,7 +274,9 @@ def _row(cells: dict[str, Any], where: str, columns: _Columns) -> _Row:
         raise ValueError(
             f"{where}: column {columns.prompt!r} must be a text of at least one character, got {prompt!r:.80}"
         )
-    references = tuple(text for name in columns.references for text in _references(cells[name], where, name))
+    references = tuple(
+        text for name in columns.references for text in _references(cells[name], where, name, spaces=columns.spaces)
+    )
     metadata = {name: cells[name] for name in columns.metadata}
     try:
         json.dumps(metadata, allow_nan=False)
@@ -283,7 +293,7 @@ def _row(cells: dict[str, Any], where: str, columns: _Columns) -> _Row:
     return _Row(Problem(prompt, references, metadata), part, where)
 
 
-def _references(cell: Any, where: str, name: str) -> list[str]:
+def _references(cell: Any, where: str, name: str, *, spaces: bool) -> list[str]:
     found = cell if isinstance(cell, list) else [cell]
     texts = [str(text) if isinstance(text, int) and not isinstance(text, bool) else text for text in found]
     if not texts or not all(isinstance(text, str) and text for text in texts):
@@ -291,25 +301,57 @@ def _references(cell: Any, where: str, name: str) -> list[str]:
             f"{where}: column {name!r} must be a text, an integer or a list of texts, none of them empty, got "
             f"{cell!r:.80}; fill it, or pass reference_column=None with a reward that needs no reference"
         )
+    # A table of characters has no way to say that the white space around a text belongs to it.
+    if isinstance(cell, str) and cell != cell.strip() and not spaces:
+        raise ValueError(
+            f"{where}: column {name!r} must have no white space around a reference, got {cell!r:.80}; remove it, or "
+            "save the table as .jsonl if it belongs to the right answer"
+        )
     return texts
 
 
+def _key(prompt: str) -> str:
+    """What prompts share between which an answer learnt by heart carries over."""
+    return unicodedata.normalize("NFC", prompt).strip().casefold()
+
+
+def _merged(rows: Sequence[_Row]) -> list[_Row]:
+    """Rows with one prompt as one, at the place of the first."""
+    firsts: dict[str, _Row] = {}
+    references: dict[str, dict[str, None]] = {}
+    for row in rows:
+        prompt = row.problem.prompt
+        first = firsts.setdefault(prompt, row)
+        if (first.problem.metadata, first.part) != (row.problem.metadata, row.part):
+            raise ValueError(
+                f"{row.where}: the same prompt must come with the same metadata and split, got {prompt[:80]!r} with "
+                f"others than at {first.where}; drop one of the rows, or the column from metadata_columns"
+            )
+        references.setdefault(prompt, {}).update(dict.fromkeys(row.problem.references))
+    return [
+        row._replace(problem=Problem(prompt, tuple(references[prompt]), row.problem.metadata))
+        for prompt, row in firsts.items()
+    ]
+
+
 def _parts(rows: Sequence[_Row], heldout_fraction: float) -> dict[str, str]:
-    """The split of each prompt, shuffled in a fixed order."""
-    prompts = list(dict.fromkeys(row.problem.prompt for row in rows))
+    """The split of each prompt's key, shuffled in a fixed order."""
+    prompts = list(dict.fromkeys(_key(row.problem.prompt) for row in rows))
     num_heldout = round(len(prompts) * heldout_fraction)
     return {prompts[permuted(k, len(prompts))]: "heldout" if k < num_heldout else "train" for k in range(len(prompts))}
 
 
 def _checked_parts(rows: Sequence[_Row]) -> dict[str, str]:
-    """The split of each prompt, as the rows say."""
-    parts: dict[str, str] = {}
+    """The split of each prompt's key, as the rows say."""
+    firsts: dict[str, _Row] = {}
     for row in rows:
-        if parts.setdefault(row.problem.prompt, row.part or "") != row.part:
+        first = firsts.setdefault(_key(row.problem.prompt), row)
+        if first.part != row.part:
             raise ValueError(
-                f"{row.where}: a prompt must be in one split, got {row.problem.prompt[:80]!r} in both; drop one of them"
+                f"{row.where}: a prompt must be in one split, got {row.problem.prompt[:80]!r} here and in the other at "
+                f"{first.where}; drop one of them"
             )
-    return parts
+    return {key: row.part or "" for key, row in firsts.items()}
 
 
 def _vocab(vocabulary: str, problems: Sequence[Problem]) -> Vocab:
