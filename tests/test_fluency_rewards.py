@@ -140,6 +140,8 @@ def test_hostile_texts_are_in_range_and_fast(reward: textenvs.Reward) -> None:
         (lambda: LengthRange(5, 4), "high must be at least low, got 4 below 5"),
         (lambda: LengthRange(5, unit="bytes"), "unit must be one of words, characters, tokens, got 'bytes'"),
         (lambda: ReadingGrade(math.nan), "target must be a finite number, got nan"),
+        (lambda: ReadingGrade(10**400), "target must be a finite number, got inf"),
+        (lambda: ReadingGrade(-(10**5000)), "target must be a finite number, got -inf"),
     ],
 )
 def test_settings_are_checked(make: Any, message: str) -> None:
@@ -193,6 +195,12 @@ def test_log_prob_of_one_token_punctuation_and_endless_text() -> None:
     assert values[0] > values[1]
     room = LogProb()._context - len(TokenizerVocab(ASSETS / "tokenizer.json").encode("The movie"))
     assert values[2] == pytest.approx(one_by_one("The movie", " good" * room, ended=False), abs=1e-5)
+
+
+def test_nothing_more_is_likely_after_a_finished_sentence() -> None:
+    """What the docstring says."""
+    values = log_probs(LogProb(), ["I love it!", "I love it!", "The movie"], ["", " was really good.", ""])
+    assert values == pytest.approx([-3.9, -4.0, -17.2], abs=0.05)
 
 
 def test_log_prob_prefers_english_and_withstands_the_empty_response() -> None:

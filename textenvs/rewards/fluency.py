@@ -173,9 +173,14 @@ class ReadingGrade(TextReward):
     value_range = (0.0, 1.0)
 
     def __init__(self, target: float) -> None:
-        if isinstance(target, bool) or not isinstance(target, (int, float)) or not math.isfinite(target):
+        if isinstance(target, bool) or not isinstance(target, (int, float)):
             raise ValueError(f"target must be a finite number, got {target!r}; 8 is plain English")
-        self.target = float(target)
+        try:
+            self.target = float(target)
+        except OverflowError:  # an int beyond all floats
+            self.target = math.inf if target > 0 else -math.inf
+        if not math.isfinite(self.target):
+            raise ValueError(f"target must be a finite number, got {self.target!r}; 8 is plain English")
 
     def score_text(self, text: str) -> float:
         """See `TextReward.score_text`."""
