@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 
 import numpy as np
@@ -15,15 +16,19 @@ from textenvs.assets import spanish, translate
 from textenvs.assets.spanish import ADJECTIVE, NOUNS, VERB, Word, fill, noun_phrase
 from textenvs.rewards.references import ChrF
 from textenvs.tasks import make_task
+from textenvs.tasks.translate import ComposedChrF
 
 #: How the task scores.
-REWARD = ChrF(word_order=2)
+REWARD = ComposedChrF(word_order=2)
 
 
 @cache
 def problems(split: str) -> list[textenvs.Problem]:
     task = make_task("translate", split=split)
     return [task[k] for k in range(len(task))]
+
+
+TEACHERS = ("nuestro profesor", "nuestra profesora", "nuestro maestro", "nuestra maestra")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def problems(split: str) -> list[textenvs.Problem]:
             "s",
             "tired",
             "our tired teacher",
-            ["nuestro profesor cansado", "nuestra profesora cansada"],
+            [f"{our} cansad{end}" for our, end in zip(TEACHERS, "oaoa", strict=True)],
         ),
         ("house", "'s", "p", "", "houses", ["las casas"]),
         ("milk", "", "s", "", "milk", ["leche"]),
@@ -132,6 +137,19 @@ def test_edits_of_a_reference_score_less_but_for_white_space(data: st.DataObject
     assert (REWARD.score_text(text, problem.references) == 1) == same
 
 
+def test_a_letter_with_a_combining_accent_is_that_letter() -> None:
+    num_checked = 0
+    for problem in problems("heldout"):
+        for reference in problem.references:
+            apart = unicodedata.normalize("NFD", reference)
+            assert REWARD.score_text(apart, problem.references) == 1
+            assert REWARD.score_text(reference, (apart,)) == 1
+            if apart != reference:
+                assert ChrF(word_order=2).score_text(apart, problem.references) < 1
+                num_checked += 1
+    assert num_checked > 50
+
+
 def test_the_task_scores_so_and_how_much_white_space_there_is_makes_no_difference() -> None:
     rules = textenvs.Rules("translate")
     assert vars(rules.reward) == vars(REWARD)
@@ -165,6 +183,15 @@ FRIEND, PARK, HATS = noun_phrase("friend", "my"), noun_phrase("park", "the"), no
             ["Mi amigo está muy cansado.", "Mi amiga está muy cansada."],
         ),
         (
+            "We {i:1p} in {l}. | [Nosotros/Nosotras] {i:1p} en {l}. | En {l} [nosotros/nosotras] {i:1p}.",
+            words(i=VERB["run"], l=PARK),
+            "We run in the park.",
+            [
+                *(f"{we}orremos en el parque." for we in ("C", "Nosotros c", "Nosotras c")),
+                *(f"En el parque {we}corremos." for we in ("", "nosotros ", "nosotras ")),
+            ],
+        ),
+        (
             "{s} will {v:inf} to {l}. | {s} {v:fut s} a {l}. | {s} {go:s} a {v:inf} a {l}.",
             words(s=BOYS, v=VERB["run"], l=PARK),
             "The boys will run to the park.",
@@ -192,8 +219,40 @@ FRIEND, PARK, HATS = noun_phrase("friend", "my"), noun_phrase("park", "the"), no
 )
 def test_sentences_are_filled(frame: str, filled: dict[str, Word], english: str, translations: list[str]) -> None:
     template, *spanish_templates = frame.split(" | ")
-    assert fill(template, spanish_templates, filled, 8) == (english, translations)
-    assert fill(template, spanish_templates, filled, 1)[1] == translations[:1]
+    assert fill(template, spanish_templates, filled) == (english, translations)
+
+
+#: An English subject that Spanish may leave out, and how it is said.
+PRONOUNS = {"I": "yo", "We": "nosotros nosotras", "he": "él", "she": "ella", "they": "ellos ellas"}
+
+
+def test_every_pronoun_that_may_be_left_out_is_a_reference_with_and_without() -> None:
+    num_checked = dict.fromkeys(PRONOUNS, 0)
+    for problem in problems("all"):
+        sentence = problem.prompt.removeprefix("Spanish: ")
+        if sentence.startswith("I like"):
+            assert any(text.startswith("A mí me ") for text in problem.references)
+            assert any(text.startswith("Me ") for text in problem.references)
+            continue
+        for english, some in PRONOUNS.items():
+            if re.search(rf"\b{english}\b", sentence):
+                known = {
+                    word for word in some.split() for text in problem.references if word in translate.words_of(text)
+                }
+                assert known == set(some.split()) if english != "they" else known, problem
+                assert not set(some.split()) & set(translate.words_of(problem.references[0]))
+                num_checked[english] += 1
+    assert num_checked["I"] > 100
+    assert all(num_checked.values()), num_checked
+
+
+def test_who_teaches_and_who_heals_has_four_names() -> None:
+    for problem in problems("all"):
+        for english, stems in {"teacher": ("profesor", "maestr"), "doctor": ("doctor", "médic")}.items():
+            if re.search(rf"\b{english}s?\b", problem.prompt):
+                for stem in stems:
+                    feminine = [bool(re.search(rf"\b{stem}as?\b", text.lower())) for text in problem.references]
+                    assert set(feminine) == {True, False}, problem
 
 
 def test_articles_and_contractions_are_right_in_every_reference() -> None:
@@ -203,7 +262,7 @@ def test_articles_and_contractions_are_right_in_every_reference() -> None:
     num_checked = 0
     for problem in problems("all"):
         for reference in problem.references:
-            assert not re.search(r"\b(a|de) el\b", reference), reference
+            assert not re.search(r"\b(a|de) el\b", reference.lower()), reference
             assert re.fullmatch(r"¿[A-ZÁ].*\?|[A-ZÁ][^¿?]*\.", reference), reference
             for article, noun in re.findall(r"(\w+) (?=(\w+))", reference.lower()):
                 if article in articles and noun in genders:

@@ -24,8 +24,8 @@ grandmother grandmothers | abuela abuelas f
 uncle uncles | tío tíos m
 son sons | hijo hijos m
 daughter daughters | hija hijas f
-teacher teachers | profesor profesores m / profesora profesoras f
-doctor doctors | doctor doctores m / doctora doctoras f
+teacher teachers | profesor profesores m / profesora profesoras f / maestro maestros m / maestra maestras f
+doctor doctors | doctor doctores m / doctora doctoras f / médico médicos m / médica médicas f
 friend friends | amigo amigos m / amiga amigas f
 """
 ANIMALS = """
@@ -296,25 +296,34 @@ def noun_phrase(noun: str, determiner: str = "", number: str = "s", adjective: s
     return Word(Form(english, number), tuple(spanish))
 
 
-def fill(english: str, spanish: list[str], words: Mapping[str, Word], max_references: int) -> tuple[str, list[str]]:
-    """A sentence and its translations.
+def fill(english: str, spanish: list[str], words: Mapping[str, Word]) -> tuple[str, list[str]]:
+    """A sentence and all its translations.
 
     Slots of a template: `{s}` is the text of word s; `{v:ing}` a form of v; `{v:s}` the form that agrees with s, in the
     present, `{v:past s}` and `{v:fut s}` in the past and the future; for s may also stand 1s, 1p, 3s or 3p. An
     adjective's `{a:s}` agrees in gender and number. Names that no word of the frame has are verbs, by English name.
+    `[x/y]` is left out, or x or y.
 
     Args:
         english: template.
         spanish: templates, the best first.
         words: slot -> word.
-        max_references: at most so many translations.
     """
     names = _names(" ".join([english, *spanish]))
     used = {name: words[name] if name in words else VERB[name] for name in names if name in words or name in VERB}
     source = _sentence(english, {name: word.english for name, word in used.items()})
     choices = [dict(zip(used, forms, strict=True)) for forms in product(*(word.spanish for word in used.values()))]
-    found = [_sentence(template, forms) for forms in choices for template in spanish]
-    return source, list(dict.fromkeys(found))[:max_references]
+    templates = [text for template in spanish for text in _optional(template)]
+    return source, list(dict.fromkeys(_sentence(template, forms) for forms in choices for template in templates))
+
+
+def _optional(template: str) -> list[str]:
+    """A template without what stands in brackets, and with each of it."""
+    before, bracket, rest = template.partition("[")
+    if not bracket:
+        return [template]
+    inside, _, after = rest.partition("]")
+    return [before + option + text for option in ("", *inside.split("/")) for text in _optional(after)]
 
 
 def _names(template: str) -> list[str]:
@@ -335,5 +344,5 @@ def _sentence(template: str, forms: Mapping[str, Form]) -> str:
         return word.forms[tense + controller]
 
     text = re.sub(r"\{(\w+)(?::([\w ]+))?\}", form, template)
-    text = re.sub(r"\b(a|de) el\b", lambda match: {"a": "al", "de": "del"}[match[1]], re.sub(r" +", " ", text))
+    text = re.sub(r"\b([Aa]|[Dd]e) el\b", lambda match: match[1] + "l", " ".join(text.split()))
     return re.sub(r"[^\W\d_]", lambda match: match[0].upper(), text, count=1)

@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 from textenvs.assets import spanish as es
 from textenvs.assets.spanish import ADJECTIVE, VERB, Form, Word, fill, names_in, noun_phrase
 
-MAX_REFERENCES = 8
 #: A longer translation might not fit the budget of 40 tokens.
 MAX_CHARS = 60
 
-#: English | Spanish | other Spanish. Slots, where 1 or 2 means singular or plural: s, p people; r people with "the"; e
-#: the pronoun of s; v o and w x a verb and its object; n a and h a a thing and its quality, h after "'s"; m b a thing
-#: and its state; c a person's state; d, j a thing, j after "'s"; g what may be in a place; y a gift; l, k places; i an
-#: intransitive verb; I the speaker, man or woman. See `spanish.fill` for the rest.
+#: English | Spanish | other Spanish; [x/y] is left out, or x or y. Slots, where 1 or 2 means singular or plural: s, p
+#: people; r people with "the"; e the pronoun of s; v o and w x a verb and its object; n a and h a a thing and its
+#: quality, h after "'s"; m b a thing and its state; c a person's state; d, j a thing, j after "'s"; g what may be in a
+#: place; y a gift; l, k places; i an intransitive verb; I the speaker, man or woman. See `spanish.fill` for the rest.
 TRAIN = """
 {s} {v:s} {o}. | {s} {v:s} {o}.
 {s} {v:s} {o} every day. | {s} {v:s} {o} todos los días. | Todos los días {s} {v:s} {o}.
@@ -40,18 +39,18 @@ Yesterday {s} {v:past s} {o}. | Ayer {s} {v:past s} {o}. | {s} {v:past s} {o} ay
 {s} {v:s} {o} with {p}. | {s} {v:s} {o} con {p}.
 {s} and {p} {v:3p} {o}. | {s} y {p} {v:3p} {o}.
 {do:s2} {s2} {v:inf} {o}? | ¿{s2} {v:s2} {o}? | ¿{v:s2} {s2} {o}?
-I {v:1s} {o}. | {v:1s} {o}. | Yo {v:1s} {o}.
-I am {v:ing} {o}. | Estoy {v:ing} {o}. | {v:1s} {o}.
-I want to {v:inf} {o}. | Quiero {v:inf} {o}. | Yo quiero {v:inf} {o}.
-I have to {v:inf} {o}. | Tengo que {v:inf} {o}. | Yo tengo que {v:inf} {o}.
-I cannot {i:inf}. | No puedo {i:inf}. | Yo no puedo {i:inf}.
-We {v:1p} {o} in {l}. | {v:1p} {o} en {l}. | Nosotros {v:1p} {o} en {l}.
-We are not {v:ing} {o}. | No estamos {v:ing} {o}. | No {v:1p} {o}.
-We can {i:inf} in {l}. | Podemos {i:inf} en {l}. | Nosotros podemos {i:inf} en {l}.
-When I am {c}, I {v:1s} {o}. | Cuando estoy {c:I}, {v:1s} {o}.
-I do not {i:inf} because I am {c}. | No {i:1s} porque estoy {c:I}.
-{s} {be:s} {c} because {e} {do:s} not {i:inf}. | {s} {stay:s} {c:s} porque no {i:s}.
-I am {c} today. | Hoy estoy {c:I}. | Estoy {c:I} hoy.
+I {v:1s} {o}. | [Yo] {v:1s} {o}.
+I am {v:ing} {o}. | [Yo] estoy {v:ing} {o}. | [Yo] {v:1s} {o}.
+I want to {v:inf} {o}. | [Yo] quiero {v:inf} {o}.
+I have to {v:inf} {o}. | [Yo] tengo que {v:inf} {o}.
+I cannot {i:inf}. | [Yo] no puedo {i:inf}.
+We {v:1p} {o} in {l}. | [Nosotros/Nosotras] {v:1p} {o} en {l}.
+We are not {v:ing} {o}. | [Nosotros/Nosotras] no estamos {v:ing} {o}. | [Nosotros/Nosotras] no {v:1p} {o}.
+We can {i:inf} in {l}. | [Nosotros/Nosotras] podemos {i:inf} en {l}.
+When I am {c}, I {v:1s} {o}. | Cuando [yo] estoy {c:I}, [yo] {v:1s} {o}.
+I do not {i:inf} because I am {c}. | [Yo] no {i:1s} porque [yo] estoy {c:I}.
+{s} {be:s} {c} because {e} {do:s} not {i:inf}. | {s} {stay:s} {c:s} porque [{e}] no {i:s}.
+I am {c} today. | Hoy [yo] estoy {c:I}. | [Yo] estoy {c:I} hoy.
 {s} {be:s} {c}. | {s} {stay:s} {c:s}.
 {s} {be:s} very {c}. | {s} {stay:s} muy {c:s}.
 {s} {be:s} hungry. | {s} {have:s} hambre.
@@ -69,7 +68,7 @@ Where {be:d} {d}? | ¿Dónde {stay:d} {d}?
 {d} {be:d} on the table. | {d} {stay:d} en la mesa. | {d} {stay:d} sobre la mesa.
 {d} {be:d} in {l}. | {d} {stay:d} en {l}.
 {d} {cost:d} ten euros. | {d} {cost:d} diez euros.
-I like {d}. | Me {like:d} {d}. | A mí me {like:d} {d}.
+I like {d}. | [A mí] me {like:d} {d}.
 {s1} {like:s1} {d}. | A {s1} le {like:d} {d}.
 {s2} {like:s2} {d}. | A {s2} les {like:d} {d}.
 {s} {be:s} in {l}. | {s} {stay:s} en {l}.
@@ -77,7 +76,7 @@ I like {d}. | Me {like:d} {d}. | A mí me {like:d} {d}.
 {s} {be:s} {i:ing} in {l}. | {s} {stay:s} {i:ing} en {l}. | {s} {i:s} en {l}.
 {s} {go:s} to {l}. | {s} {go:s} a {l}.
 {s} {go:s} to {l} with {p}. | {s} {go:s} a {l} con {p}.
-Every day I go to {l}. | Todos los días voy a {l}. | Voy a {l} todos los días.
+Every day I go to {l}. | Todos los días [yo] voy a {l}. | [Yo] voy a {l} todos los días.
 {k1} {be:k1} near {l}. | {k1} {stay:k1} cerca de {l}.
 {s} {give:s} {y} to {p1}. | {s} le {give:s} {y} a {p1}. | {s} {give:s} {y} a {p1}.
 {s} {give:past s} {y} to {p1}. | {s} le {give:past s} {y} a {p1}. | {s} {give:past s} {y} a {p1}.
@@ -86,17 +85,17 @@ Every day I go to {l}. | Todos los días voy a {l}. | Voy a {l} todos los días.
 {s} {have:s} {y}. | {s} {have:s} {y}.
 {s} {visit:s} {p}. | {s} {visit:s} a {p}.
 {s} {help:s} {p} in {l}. | {s} {help:s} a {p} en {l}.
-I know {p}. | Conozco a {p}. | Yo conozco a {p}.
-I know {r} who {i:r} in {l}. | Conozco a {r} que {i:r} en {l}. | Yo conozco a {r} que {i:r} en {l}.
+I know {p}. | [Yo] conozco a {p}.
+I know {r} who {i:r} in {l}. | [Yo] conozco a {r} que {i:r} en {l}.
 """
 HELDOUT = """
 {r} who {i:r} in {l} {be:r} {c}. | {r} que {i:r} en {l} {stay:r} {c:r}.
-I know {r} who {v:r} {o}. | Conozco a {r} que {v:r} {o}. | Yo conozco a {r} que {v:r} {o}.
+I know {r} who {v:r} {o}. | [Yo] conozco a {r} que {v:r} {o}.
 {s} {do:s} not want to {v:inf} {o}. | {s} no {want:s} {v:inf} {o}.
 {s} cannot {v:inf} {o} today. | {s} no {can:s} {v:inf} {o} hoy. | Hoy {s} no {can:s} {v:inf} {o}.
-When {s} {be:s} {c}, {e} {do:s} not {v:inf} {o}. | Cuando {s} {stay:s} {c:s}, no {v:s} {o}.
-I do not {v:inf} {o} because I am {c}. | No {v:1s} {o} porque estoy {c:I}.
-We do not {v:inf} {o} every day. | No {v:1p} {o} todos los días.
+When {s} {be:s} {c}, {e} {do:s} not {v:inf} {o}. | Cuando {s} {stay:s} {c:s}, [{e}] no {v:s} {o}.
+I do not {v:inf} {o} because I am {c}. | [Yo] no {v:1s} {o} porque [yo] estoy {c:I}.
+We do not {v:inf} {o} every day. | [Nosotros/Nosotras] no {v:1p} {o} todos los días.
 Tomorrow {s} will {v:inf} {o} in {l}. | Mañana {s} {v:fut s} {o} en {l}. | Mañana {s} {go:s} a {v:inf} {o} en {l}.
 {s} {be:s} {v:ing} {o} and {p} {be:p} {i:ing}. | {s} {stay:s} {v:ing} {o} y {p} {stay:p} {i:ing}.
 {s} and {p} always {want:3p} to {i:inf}. | {s} y {p} siempre {want:3p} {i:inf}.
@@ -104,7 +103,7 @@ Tomorrow {s} will {v:inf} {o} in {l}. | Mañana {s} {v:fut s} {o} en {l}. | Mañ
 Yesterday {s} {give:past s} {y} to {p1}. | Ayer {s} le {give:past s} {y} a {p1}. | Ayer {s} {give:past s} {y} a {p1}.
 {n} in {l} {be:n} {a}. | {n} de {l} {be:n} {a:n}. | {n} que {stay:n} en {l} {be:n} {a:n}. | {n} en {l} {be:n} {a:n}.
 {be:n} {n} very {a}? | ¿{be:n} muy {a:n} {n}? | ¿{n} {be:n} muy {a:n}?
-I like {s1}'s {j}. | Me {like:j} {j} de {s1}. | A mí me {like:j} {j} de {s1}.
+I like {s1}'s {j}. | [A mí] me {like:j} {j} de {s1}.
 Where {be:j} {s1}'s {j}? | ¿Dónde {stay:j} {j} de {s1}?
 {s1}'s {j} {be:j} in {l}. | {j} de {s1} {stay:j} en {l}.
 There are {g2} near {l}. | Hay {g2} cerca de {l}. | Cerca de {l} hay {g2}.
@@ -238,7 +237,7 @@ def _rows(split: str, frames: str, num: int, known: set[str] | None) -> list[dic
             words = _Drawn(split, f"{english}|{attempt}").sentence(english)
             if words is None:
                 continue
-            source, references = fill(english, spanish, words, MAX_REFERENCES)
+            source, references = fill(english, spanish, words)
             prompt = f"Spanish: {source}\n"
             new = known is not None and not known.issuperset(words_of(prompt + references[0]))
             if new or max(map(len, references)) > MAX_CHARS:
@@ -336,7 +335,9 @@ class _Drawn:
     def pronoun(self, person: Word) -> Word:
         """He, she or they; IndexError where Spanish may choose the gender."""
         (form,) = person.spanish if len(person.spanish) == 1 else self.pick(())
-        return Word(Form({"ms": "he", "fs": "she"}.get(form.gender + form.number, "they"), form.number), (form,))
+        key = form.gender + form.number
+        spanish = Form({"ms": "él", "fs": "ella", "mp": "ellos", "fp": "ellas"}[key], form.number, form.gender)
+        return Word(Form({"ms": "he", "fs": "she"}.get(key, "they"), form.number), (spanish,))
 
     def thing(self, noun: str, number: str) -> Word:
         """What something is done with: "the red hat", "an egg", "letters", "milk"."""
