@@ -54,6 +54,7 @@ WRONG: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (5, ("5 \u00d7 5", "5\u00b75", "5:5", "5-6", "4\u20136", "4 to 6", "between 4 and 6", "5; 6", "5 or 6", "5,6",
          "5 1/2", "5/5/1")),
     # Two answers in a sentence.
+    (6, ("cost = 5, gain = 6", "cost = 5 and gain = 6", "cost = 5; gain = 6")),
     (6, ("x = 5 or x = 6", "x = 5, x = 6", "x = 5 and x = 6", "x = 5; x = 6", "$x=5$ or $x=6$", "x = 5 x = 6",
          "x=5,x=6", "$x=5$, $x=6$", "5 = x or x = 6")),
     (6, ("answer: 5 answer: 6", "#### 5 #### 6", "x = 5, x = 4 + 2 = 6", "Either x = 5 or it = 6",
@@ -67,7 +68,7 @@ WRONG: tuple[tuple[Any, tuple[str, ...]], ...] = (
          "5e0", "5...", "5\u2026", "5/0")),
     (-5, ("x - 5", "x -5", "x\u20135", "10-5", "10 -5", "- -5", "minus 5", "negative 5")),
     # Lists, intervals, functions, variables, other digits.
-    (5, ("[5]", "{5}", "(5,)", "(5, x)", "f(5)", "sqrt(5)", "5(x)", "5x", "5 x", "x 5", "5\u03c0", "a_5", "5_a",
+    (5, ("[5]", "{5}", "(5,)", "(5, x)", "area(5)", "sqrt(5)", "5(x)", "5x", "5 x", "x 5", "5\u03c0", "a_5", "5_a",
          "\uff15", "\u0665", "5\u200b")),
     (5, ("$-$5", "$5$$^2$", r"5 \times 2", r"\sqrt{5}", r"$\sqrt{5}$", "$5!$", "$x > 5$", r"$x \ne 5$", r"2\(5\)",
          r"\(5\)^2")),
