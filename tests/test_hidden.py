@@ -45,7 +45,7 @@ def place(name: str, problem: textenvs.Problem, reference: str) -> str:
 
 def solved(name: str, split: str, orders: dict[str, Sequence[str]]) -> float:
     """Share of the problems whose place is among the first tries of their prompt's order."""
-    rows = problems(name, split)
+    rows = [problem for problem in problems(name, split) if problem.prompt in orders]
     return float(np.mean([place(name, p, p.references[0]) in orders[p.prompt][: TRIES[name]] for p in rows]))
 
 
@@ -64,7 +64,8 @@ def test_saying_what_similar_prompts_hid_is_chance_on_heldout(name: str, num_nea
     """Votes of the train prompts that share most with the held-out one: the nearest ranges, most words in common."""
     voters = {problem.prompt: problem for problem in problems(name, "train")}
     orders: dict[str, Sequence[str]] = {}
-    for prompt, problem in {problem.prompt: problem for problem in problems(name, "heldout")}.items():
+    asked = {problem.prompt: problem for problem in problems(name, "heldout")}
+    for prompt, problem in itertools.islice(asked.items(), 50):
 
         def distance(other: str, prompt: str = prompt) -> int:
             if name == "guess_number":
@@ -77,7 +78,7 @@ def test_saying_what_similar_prompts_hid_is_chance_on_heldout(name: str, num_nea
                 votes.update(place(name, voters[near], reference) for reference in hidden_in_train(name)[near])
         possible = {"!" + thing for thing in prompt[:-1].split(" ")} if name == "twenty_questions" else set(votes)
         orders[prompt] = [answer for answer, _ in votes.most_common() if answer in possible]
-    num = len(problems(name, "heldout"))
+    num = sum(problem.prompt in orders for problem in problems(name, "heldout"))
     assert solved(name, "heldout", orders) <= CHANCE[name] + 2 * (CHANCE[name] / num) ** 0.5
 
 
@@ -97,17 +98,17 @@ def test_every_prompt_hides_equally_many_things_and_few_prompts_do_not_come_toge
 @pytest.mark.parametrize(
     ("name", "settings", "num_prompts", "num_each"),
     [
-        ("guess_number", {"size": 2, "max_number": 10**9 - 1}, 5000, 2),
-        ("guess_number", {"size": 500, "max_number": 10_000}, 20, 500),
-        ("guess_number", {"size": 100_000, "max_number": 10**9 - 1, "max_guesses": 17}, 20, 500),
+        ("guess_number", {"size": 4, "max_number": 10**9 - 1}, 10_000, 4),
+        ("guess_number", {"size": 500, "max_number": 10_000}, 80, 500),
+        ("guess_number", {"size": 100_000, "max_number": 10**9 - 1, "max_guesses": 17}, 20, 2000),
         ("guess_number", {"size": 200, "max_number": 210}, 11, 200),
-        ("slot_filling", {"num_missing": 1}, 1428, 7),
-        ("slot_filling", {"num_missing": 3}, 20, 500),
+        ("slot_filling", {"num_missing": 1}, 5714, 7),
+        ("slot_filling", {"num_missing": 3}, 39, 1008),
         ("twenty_questions", {"num_candidates": 2}, 1128, 2),
-        ("twenty_questions", {"num_candidates": 40}, 250, 40),
+        ("twenty_questions", {"num_candidates": 40}, 1000, 40),
     ],
 )
-def test_prompts_and_what_they_hide_fit_ten_thousand(
+def test_prompts_and_what_they_hide_fit_forty_thousand(
     name: str, settings: dict[str, Any], num_prompts: int, num_each: int
 ) -> None:
     tasks = [textenvs.make_task(name, split=split, **settings) for split in ("train", "heldout")]
@@ -119,13 +120,13 @@ def test_prompts_and_what_they_hide_fit_ten_thousand(
 
 
 def test_which_things_a_prompt_hides_says_nothing_of_the_next_prompt() -> None:
-    """Of 100,000 numbers each range hides 500: two ranges share about 500 * 500 / 100,000 offsets, not nearly all."""
+    """Of 100,000 numbers each range hides 2,000: two ranges share about 2,000 ** 2 / 100,000 offsets, not most."""
     task = textenvs.make_task("guess_number", size=100_000, max_number=10**6, max_guesses=17, split="all")
     offsets = defaultdict(set)
     for k in range(len(task)):
         offsets[task[k].prompt].add(place("guess_number", task[k], task[k].references[0]))
     shared = [len(one & two) for one, two in itertools.combinations(offsets.values(), 2)]
-    assert np.mean(shared) < 10
+    assert np.mean(shared) < 80
 
 
 def test_every_turn_that_the_masks_allow_is_a_number() -> None:

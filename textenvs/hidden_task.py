@@ -15,7 +15,7 @@ from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
 from textenvs.task import Problem, Task, permuted, split_range
 
 #: A generated task holds at most this many problems.
-MAX_PROBLEMS = 10_000
+MAX_PROBLEMS = 40_000
 #: Where every prompt with all that it hides would leave fewer prompts than this, each hides a part of it.
 MIN_PROMPTS = 20
 
@@ -23,9 +23,9 @@ MIN_PROMPTS = 20
 class HiddenTask(Task):
     """Prompts and what they hide are numbered; the split is by prompt, so no held-out prompt was ever trained on.
 
-    As many prompts as fit 10,000 problems hide as many things each as the one that hides the fewest can, so to know
+    As many prompts as fit 40,000 problems hide as many things each as the one that hides the fewest can, so to know
     what a prompt has hidden before is to know no more than the prompt says. (20 prompts at least: where they could hide
-    more than 500 things, they hide 500 each.) Which ones, where it is not all, starts at a hash of the prompt: what
+    more than 2,000 things, they hide 2,000 each.) Which ones, where it is not all, starts at a hash of the prompt: what
     other prompts hide says nothing of it.
 
     What is hidden stands in the problem's metadata and reference, which no observation and no info shows. A prompt of

@@ -15,9 +15,9 @@ numbers of at most as many digits as `max_number` has, `0` among them. `masked=F
 The prompt, then turns and replies; see `textenvs.env.TextGenEnv`.
 
 ## Starting State
-A range, of 50 of the 800 in a fixed shuffled order, and a number in it, uniformly: each of the 200 is hidden equally
-often. (Other settings: as many ranges as make 10,000 problems, at least 20 while there are so many; of more than 500
-numbers each hides 500, starting at a hash of the range.)
+A range, of 200 of the 800 in a fixed shuffled order, and a number in it, uniformly: each of the 200 is hidden equally
+often. (Other settings: as many ranges as make 40,000 problems, at least 20 while there are so many; of more than 2,000
+numbers each hides 2,000, starting at a hash of the range.)
 
 ## Rewards
 With n guesses, the last of them right: 1 for n <= par, 1 - (n - par) / (max_guesses - par + 1) beyond. Not found: 0.
@@ -28,7 +28,7 @@ Guesses that do not depend on the replies find the number within par in at most 
 The right number; the last guess; the end of the budget, which has room for `max_guesses` guesses of the longest kind.
 
 ## Splits
-By range: a fifth of the ranges is held out, 10 of 50. A prompt of your own hides a number that depends on nothing but
+By range: a fifth of the ranges is held out, 40 of 200. A prompt of your own hides a number that depends on nothing but
 the prompt.
 
 ## References

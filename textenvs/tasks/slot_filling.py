@@ -16,7 +16,7 @@ ends a turn. `action_masks()` allows questions and records, letter by letter. `m
 The prompt, then turns and replies; see `textenvs.env.TextGenEnv`.
 
 ## Starting State
-A prompt, of 119 of the 1,056 in a fixed shuffled order, and one of 84 records that fit it (84 to 288 do; which of them,
+A prompt, of 476 of the 1,056 in a fixed shuffled order, and one of 84 records that fit it (84 to 288 do; which of them,
 starts at a hash of the prompt), uniformly. Other settings: see `textenvs.hidden_task.HiddenTask`.
 
 ## Rewards
@@ -29,7 +29,7 @@ too: so many different records each prompt hides there.
 A record; the tenth turn; the end of the budget.
 
 ## Splits
-By prompt: a fifth of the prompts is held out, 23 of 119. A prompt of your own hides values that depend on nothing but
+By prompt: a fifth of the prompts is held out, 95 of 476. A prompt of your own hides values that depend on nothing but
 the prompt.
 
 ## References

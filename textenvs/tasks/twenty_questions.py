@@ -19,8 +19,8 @@ questions and the listed names, letter by letter. `masked=False` allows everythi
 The prompt, then turns and replies; see `textenvs.env.TextGenEnv`.
 
 ## Starting State
-One of 416 lists, the first of a fixed shuffled order of all, and one of the 24 things in it, uniformly. (Other
-settings: as many lists as make 10,000 problems.)
+One of 1,666 lists, the first of a fixed shuffled order of all, and one of the 24 things in it, uniformly. (Other
+settings: as many lists as make 40,000 problems.)
 
 ## Rewards
 Par is what the splitting player takes at worst on that list, its last turn the name: it always asks for the property
@@ -32,7 +32,8 @@ that splits what is left most evenly. The right name as turn number n: 1 for n <
 A name; the twentieth turn; the end of the budget, which has room for twenty questions of average length.
 
 ## Splits
-By list: a fifth of the lists is held out, 83 of 416. A prompt of your own means what depends on nothing but the prompt.
+By list: a fifth of the lists is held out, 333 of 1,666. A prompt of your own means what depends on nothing but the
+prompt.
 
 ## References
 The parlour game; as a benchmark in Abdulhai et al., "LMRL Gym", arXiv:2311.18232. The table was written for this
