@@ -50,7 +50,7 @@ RUNS = {
     "continuation": Run("TextGen-v0", "tiny", 0, 0, 5120, TEXT_PPO),
     "summary": Run("textenvs/Summarize-v0", "tiny", 304, 12, 10240, replace(TEXT_PPO, kl_coef=0.005)),
     "structured": Run("textenvs/RegularLanguage-v0", "scratch", 4000, 8, 20480),
-    "many turns": Run("textenvs/SlotFilling-v0", "scratch", 1000, 12, 5120),
+    "many turns": Run("textenvs/SlotFilling-v0", "scratch", 1000, 6, 5120),
 }
 SPLITS = ("train", "heldout")
 
