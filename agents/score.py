@@ -271,16 +271,17 @@ def _score_batch(rules: textenvs.Rules, batch: Sequence[Saved]) -> Iterator[Scor
     reasons = [_finish_reason(rules, row) for row in rows]
     responses = textenvs.Responses(token_ids, lengths, reasons, rules.vocab, turn_ends if rules.has_replies else ())
     scores = rules.judge([saved.problem for saved in batch], responses)
-    low = rules.reward.value_range[0]
     for i, saved in enumerate(batch):
         record: dict[str, Any] = {"id": saved.id, "value": float(scores.values[i])}
         record |= {"parts": {name: float(column[i]) for name, column in scores.parts.items()}}
         record |= {"status": scores.status[i], "finish_reason": reasons[i]}
         if i in unspelt:
-            record |= {"value": low if np.isfinite(low) else 0.0, "parts": {}, "status": "model_fault"}
+            record |= {"value": rules.reward.least, "parts": {}, "status": "model_fault"}
             record |= {"cause": unspelt[i]}
         elif record["status"] == "infra_fault":
             record |= {"value": None, "parts": {}, "finish_reason": "fault", "cause": scores.causes[i]}
+        elif scores.causes[i]:
+            record |= {"cause": scores.causes[i]}
         solved = record["value"] is not None and record["value"] >= rules.task.threshold
         yield Scored(saved, record | {"is_success": solved})
 
@@ -326,7 +327,10 @@ def score_file(env_id: str, env_kwargs: Mapping[str, Any], path: Path) -> Iterat
 
 
 def summary_table(scored: Sequence[Scored], title: str) -> Table:
-    """Lay out the means over the judged responses with their standard errors, and the counts of each status."""
+    """Lay out the means over the judged responses with their standard errors, and the counts of each status.
+
+    A part is a mean over fewer where some responses have none, as one has that the vocabulary cannot spell: "(of n)".
+    """
     judged = [row.record for row in scored if row.record["value"] is not None]
     table = Table(title=escape(title), caption="mean ± standard error over the responses that were judged")
     table.add_column("metric")
@@ -338,7 +342,8 @@ def summary_table(scored: Sequence[Scored], title: str) -> Table:
     for name, column in columns.items():
         values = np.array(column, np.float64)
         error = f" ± {values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-        table.add_row(escape(name), f"{values.mean():.3f}{error}" if len(values) else "-")
+        fewer = f" (of {len(values):,})" if len(values) < len(judged) else ""
+        table.add_row(escape(name), f"{values.mean():.3f}{error}{fewer}" if len(values) else "-")
     for key in ("status", "finish_reason"):
         for word, num in Counter(row.record[key] for row in scored).most_common():
             table.add_row(f"{key} {word}", f"{num:,}")

@@ -31,6 +31,12 @@ from textenvs.tasks.code import PythonFunction
 __all__ = ["bubblewrap"]
 CASES = [{"args": [1, 2], "expected": 3}, {"args": [-1, 1], "expected": 0}]
 ADD = {"entry_point": "add", "cases": CASES}
+#: Forges a line of the answer, in place of the one that is written for it.
+WRITES = """import os
+for fd in range(3, 9):
+    try: os.write(fd, %s + b'\\n')
+    except OSError: pass
+def add(a, b): pass"""
 RIGHT = "def add(a, b):\n    return a + b\n"
 
 
@@ -65,6 +71,30 @@ def test_literal_values() -> None:
     assert list(found) == list(texts.values())
     assert PythonProgram.value_range == (0.0, 1.0)
     assert isinstance(as_reward("python_program"), PythonProgram)
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_a_fault_says_why_without_a_word_that_the_program_chose() -> None:
+    texts = {
+        RIGHT: "",
+        "def add(a, b): return 0": "",
+        "def add(a, b": "SyntaxError",
+        "def subtract(a, b): return a": "no function add",
+        "# add\ndef subtract(a, b): return a": "no function add",
+        f"```\n{RIGHT}```\n```\n{RIGHT}```": "no program, or several",
+        "def add(a, b):\n  while True: pass": "no answer within 0.5 s",
+        "def add(a, b): return (a, b)": "TypeError: returned a tuple, which is no JSON value",
+        "def add(a, b): return 1 // 0": "ZeroDivisionError",
+        "def add(a, b): raise ValueError(f'hidden {a} \x1b[2J')": "ValueError",
+        "def add(a, b): raise type(f'hidden {a}', (Exception,), {})": "an error of the program's own",
+        "def add(a, b): return type(f'hidden {a}', (), {})()": "TypeError",
+        "import os\ndef add(a, b): os._exit(3)": "the program ended without an answer, exit status 3",
+        WRITES % "b'hidden'": "an error of the program's own",
+        "": "no function add",
+    }
+    scores = score(list(texts), seconds=0.5)
+    assert dict(zip(texts, scores.causes, strict=True)) == texts
+    assert [status == "ok" for status in scores.status] == [not cause for cause in texts.values()]
 
 
 @pytest.mark.usefixtures("bubblewrap")

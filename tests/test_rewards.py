@@ -192,15 +192,41 @@ def test_bad_bounds() -> None:
         ExactMatch().gate(ExactMatch(), at_least="1")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "2", True, None])
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), True, None])
 def test_bad_weights(weight: Any) -> None:
     with pytest.raises(ValueError, match="weight must be a finite number"):
         weight * ExactMatch()
 
 
-def test_only_rewards_add() -> None:
-    with pytest.raises(TypeError, match="FunctionReward"):
+def test_only_rewards_names_and_functions_are_combined() -> None:
+    with pytest.raises(TypeError, match="combined with a Reward, its name or a function, got 1"):
         ExactMatch() + 1  # type: ignore[operator]
+    with pytest.raises(TypeError, match="combined with a Reward, its name or a function, got None"):
+        ExactMatch().gate(None, at_least=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reward must be a known name, got '2'; known: "):
+        "2" * ExactMatch()
+    with pytest.raises(TypeError, match="pass an instance"):
+        ExactMatch() * ExactMatch  # type: ignore[operator]
+
+
+def test_names_and_functions_are_combined_as_rewards_are() -> None:
+    def half(problem: Any, text: str) -> float:
+        return 0.5
+
+    problems, batch = [Problem("q", ("ab",))] * 2, responses(["ab", "a"])
+    exact = ExactMatch()
+    for reward, expected in (
+        (exact + "prefix_match", [2, 0.5]),
+        ("prefix_match" + exact, [2, 0.5]),
+        (exact + half, [1.5, 0.5]),
+        (half + exact, [1.5, 0.5]),
+        (exact * "prefix_match", [1, 0]),
+        ("prefix_match" * exact, [1, 0]),
+        (exact * half, [0.5, 0]),
+        (textenvs.PrefixMatch().gate("exact_match", at_least=0.5), [1, 0]),
+        (exact.gate(half, at_least=0.6), [0, 0]),
+    ):
+        assert reward(problems, batch).values.tolist() == expected
 
 
 def test_the_worst_status_wins() -> None:
@@ -247,8 +273,8 @@ def test_a_list_of_rewards_is_added_up_by_sum() -> None:
     total = sum([one, 0.5 * other])
     assert isinstance(total, Reward)
     assert total([Problem("q")], responses(["abc"])).values.tolist() == [4.0]
-    for start in (1, "", True):
-        with pytest.raises(TypeError, match="a reward is added to a Reward, got"):
+    for start in (1, True):
+        with pytest.raises(TypeError, match="a reward is combined with a Reward, its name or a function, got"):
             _ = start + one
 
 

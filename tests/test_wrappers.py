@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +18,7 @@ from gymnasium.utils.env_checker import check_env
 from tasks_for_tests import GuessingGame
 
 import textenvs
+from agents.score import score_file
 from textenvs.wrappers import Utterances
 
 GAME = "GuessingGame"
@@ -136,19 +140,59 @@ def test_what_does_not_fit_or_comes_after_a_stop_is_not_sent() -> None:
     assert (info["response"], info["finish_reason"]) == ("ah", "stop")
 
 
+def as_scored(env_id: str, kwargs: dict[str, Any], problem: int, turns: list[str], path: Path) -> dict[str, Any]:
+    """What `textenvs score` says of the same turns."""
+    response = turns if make(env_id, **kwargs).unwrapped.rules.has_replies else turns[0]
+    path.write_text(json.dumps({"problem_id": problem, "response": response}), encoding="utf-8")
+    (scored,) = score_file(env_id, {key: value for key, value in kwargs.items() if key != "dense"}, path)
+    return dict(scored.record)
+
+
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize(
-    ("env_id", "action", "words"),
+    ("env_id", "kwargs", "turns", "cause"),
     [
-        ("textenvs/Copy-v0", "abé", r"the vocabulary can spell: .* got 'é' in 'abé'"),
-        ("TextGen-v0", "\ud800", r"the vocabulary can spell: .* lone surrogates, got '\\ud800'"),
-        ("TextGen-v0", 5, "action must be a text, got 5"),
+        ("textenvs/GuessNumber-v0", {}, ["I guess 50!"], "got 'I' in 'I guess 50!'"),
+        ("textenvs/GuessNumber-v0", {}, ["50", "I guess 50!"], "got 'I' in 'I guess 50!'"),
+        ("textenvs/GuessNumber-v0", {"reward": lambda problem, text: -1.0}, ["50", "é"], "got 'é' in 'é'"),
+        ("textenvs/PythonFunction-v0", {}, ["def double(x):\n\treturn 2 * x"], r"got '\t' in "),
+        ("textenvs/PythonFunction-v0", {}, ["# it’s\ndef f(x):\n    return x"], "got '’' in"),
+        ("textenvs/Copy-v0", {}, ["abé"], "got 'é' in 'abé'"),
+        ("textenvs/Copy-v0", {}, ["é" * 100_000], "got 'é' in 'éééé"),
+        ("textenvs/Copy-v0", {"reward": textenvs.RepetitionN(2)}, ["abé"], "got 'é' in 'abé'"),
+        ("TextGen-v0", {}, ["good \ud800"], "lone surrogates, got 'good "),
+        ("TextGen-v0", {"reward": textenvs.SentimentReward()}, ["\ud800"], "lone surrogates, got"),
     ],
 )
-def test_a_text_that_cannot_be_spelt_changes_nothing(env_id: str, action: Any, words: str) -> None:
-    env = Utterances(gym.make(env_id))
+def test_a_turn_that_cannot_be_spelt_ends_the_episode_as_score_judges_it(
+    env_id: str, kwargs: dict[str, Any], turns: list[str], cause: str, dense: bool, tmp_path: Path
+) -> None:
+    env = Utterances(make(env_id, dense=dense, **kwargs))
+    start, info = env.reset(options={"problem": 0})
+    steps = [env.step(turn) for turn in turns]
+    observation, _, terminated, truncated, info = steps[-1]
+    assert (terminated, truncated) == (True, False)
+    assert env.observation_space.contains(observation)
+    assert observation.startswith(start)
+    scored = as_scored(env_id, kwargs, 0, turns, tmp_path / "a.jsonl")
+    assert math.fsum(step[1] for step in steps) == pytest.approx(scored["value"], abs=1e-12)
+    for key in ("status", "finish_reason", "is_success", "cause"):
+        assert info[key] == scored[key]
+    assert (info["status"], scored["parts"], cause in info["cause"]) == ("model_fault", {}, True)
+    assert (info["problem"], info["prompt"]) == (0, start)
+    assert info["response"].endswith(turns[-1])
+    assert info.get("turns", turns)[::2] == turns
+    with pytest.raises(ResetNeeded):
+        env.step(turns[0])
+    env.reset(options={"problem": 0})
+    assert env.step("")[4].get("cause") is None
+
+
+def test_what_is_no_text_changes_nothing() -> None:
+    env = Utterances(gym.make("TextGen-v0"))
     before, _ = env.reset(seed=0)
-    with pytest.raises(InvalidAction, match=words):
-        env.step(action)
+    with pytest.raises(InvalidAction, match="action must be a text, got 5"):
+        env.step(5)  # type: ignore[arg-type]
     assert env.unwrapped.text() == before
 
 

@@ -30,10 +30,12 @@ class Utterances(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     text takes: what no longer fits the budget is not sent, as an API cuts at `max_tokens`, and the episode ends with
     `finish_reason` `length`; what comes after a token that ends the turn (`stop=`) is not sent either. Samples are
     made of the characters that single tokens spell; a text of other characters is fine wherever the vocabulary can
-    spell it.
+    spell it. One that it cannot spell ends the episode as `textenvs score` judges it: the return is the reward's least
+    value (0 where that is not finite), and `info` has the text in `response`, `status` `model_fault`, no parts, and in
+    `cause` the character. No task sees such a text, not even one that replies to any.
 
     Observation space: `AnyText`; the prompt, then all turns and replies, as the tokens so far spell them; the end token
-    spells nothing.
+    and a text that no tokens spell show nothing.
 
     Args:
         env: an env of this package with token observations, as `gym.make(id)` gives it.
@@ -62,7 +64,9 @@ class Utterances(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode; `options` as for the env."""
         _, info = self.env.reset(seed=seed, options=options)
-        self._running = True
+        self._start = {"problem": info["problem"], "prompt": self._inner.text()}
+        self._turns: list[str] = []
+        self._running, self._paid = True, 0.0
         return self._inner.text(), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -76,23 +80,42 @@ class Utterances(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
 
         Raises:
             ResetNeeded: no episode is running.
-            InvalidAction: not a text, or one that the vocabulary cannot spell; it names the character.
+            InvalidAction: not a text.
         """
         if not self._running:
             raise ResetNeeded("step() needs a running episode; call reset() first")
+        if not isinstance(action, str):
+            raise InvalidAction(f"action must be a text, got {action!r}; tokens are for the env that this wraps")
         rules, total = self._inner.rules, 0.0
-        for token in [*self._tokens(action), rules.vocab.eos_id]:
+        try:
+            tokens = [*rules.vocab.encode(action).tolist(), rules.vocab.eos_id]
+        except ValueError as error:
+            return self._unspelt(action, str(error))
+        before, sent = len(self._inner.text()), []
+        for token in tokens:
+            sent.append(token)
             _, reward, terminated, truncated, info = self.env.step(token)
             total += float(reward)
             if terminated or truncated or rules.ends_turn[token]:
                 break
         self._running = not (terminated or truncated)
-        return self._inner.text(), total, terminated, truncated, info
+        self._paid += total
+        text, turn = self._inner.text(), rules.vocab.decode(sent)
+        self._turns += [turn, text[before + len(turn) :]]  # and the reply to it
+        return text, total, terminated, truncated, info
 
-    def _tokens(self, action: Any) -> list[int]:
-        if not isinstance(action, str):
-            raise InvalidAction(f"action must be a text, got {action!r}; tokens are for the env that this wraps")
-        try:
-            return [int(token) for token in self._inner.rules.vocab.encode(action)]
-        except ValueError as error:
-            raise InvalidAction(f"action must be a text that the vocabulary can spell: {error}") from None
+    def _unspelt(self, action: str, cause: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """The end of an episode by a turn of which the env can have no tokens, worth what `textenvs score` says."""
+        rules, value = self._inner.rules, self._inner.rules.reward.least
+        self._running = False
+        info: dict[str, Any] = {
+            **self._start,
+            "response": "".join([*self._turns, action]),
+            "finish_reason": "eos",
+            "is_success": value >= rules.task.threshold,
+            "status": "model_fault",
+            "cause": cause,
+        }
+        if rules.has_replies:
+            info["turns"] = [*self._turns, action]
+        return self._inner.text(), value - self._paid, True, False, info

@@ -132,6 +132,11 @@ class Reward(ABC):
     name: str
     value_range: tuple[float, float] = (-math.inf, math.inf)
 
+    @property
+    def least(self) -> float:
+        """What a response earns that no token spells: the least value, or 0 where there is none."""
+        return self.value_range[0] if math.isfinite(self.value_range[0]) else 0.0
+
     def require(self, problem: ProblemLike) -> None:  # noqa: B027 - nothing to require is a fine answer
         """Refuse a problem that this cannot score, such as one without references.
 
@@ -147,17 +152,19 @@ class Reward(ABC):
             Scores with finite values (B,).
         """
 
-    def __add__(self, other: Reward) -> Reward:
+    def __add__(self, other: RewardLike) -> Reward:
         return _Sum(((1.0, self), (1.0, _reward(other))))
 
-    def __radd__(self, other: int) -> Reward:
+    def __radd__(self, other: RewardLike | float) -> Reward:
         """0 + this reward is this reward, so that `sum` adds up a list of them."""
-        if isinstance(other, bool) or not isinstance(other, (int, float)) or other != 0:
-            raise TypeError(f"a reward is added to a Reward, got {other!r}; lift a function with FunctionReward")
-        return self
+        if isinstance(other, (int, float)) and not isinstance(other, bool) and other == 0:
+            return self
+        return _reward(other) + self
 
-    def __mul__(self, other: Reward | float) -> Reward:
-        return _Product(self, other) if isinstance(other, Reward) else _Sum(((_number("weight", other), self),))
+    def __mul__(self, other: RewardLike | float) -> Reward:
+        if isinstance(other, (Reward, str)) or callable(other):
+            return _Product(self, _reward(other))
+        return _Sum(((_number("weight", other), self),))
 
     __rmul__ = __mul__
 
@@ -177,19 +184,24 @@ class Reward(ABC):
         """
         return _Threshold(self, _number("at_least", at_least))
 
-    def gate(self, other: Reward, *, at_least: float) -> Reward:
+    def gate(self, other: RewardLike, *, at_least: float) -> Reward:
         """This reward where `other` is at least `at_least`, else 0.0; a negative reward is therefore no penalty there.
 
         Raises:
-            ValueError: `at_least` is not a finite number.
+            ValueError: `at_least` is not a finite number, or no reward has that name.
+            TypeError: `other` is neither a reward, a name nor a function.
         """
-        return _Product(self, other.threshold(at_least))
+        return _Product(self, _reward(other).threshold(at_least))
 
     def __copy__(self) -> Reward:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Reward:
         return self
+
+
+#: What is combined with a reward: another, its name, or a function of (problem, text).
+RewardLike = Reward | str | Callable[[Any, str], float]
 
 
 class FunctionReward(Reward):
@@ -365,8 +377,9 @@ def _number(name: str, value: Any) -> float:
 
 
 def _reward(value: Any) -> Reward:
-    if not isinstance(value, Reward):
-        raise TypeError(
-            f"a reward is added to a Reward, got {type(value).__name__}; lift a function with FunctionReward"
-        )
-    return value
+    """A reward as given, by name, or lifted from a function."""
+    from textenvs.rewards import as_reward  # which imports this module
+
+    if not isinstance(value, (Reward, str)) and not callable(value):
+        raise TypeError(f"a reward is combined with a Reward, its name or a function, got {value!r:.80}; pass one")
+    return as_reward(value)

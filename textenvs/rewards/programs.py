@@ -6,6 +6,7 @@ numbers need not be exact. The sandbox is given the program, the entry point and
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ from textenvs.rewards.sandbox_base import MAX_DEPTH, MAX_DIGITS
 MAX_PROGRAM_CHARS = 1 << 16
 
 
+#: How the sandbox begins when it speaks of a program that gave no answer.
+_SANDBOX_SAYS = ("no answer within ", "more than ", "the program ended without an answer", "the answer is not ")
+
+
 class PythonProgram(Reward):
     """1.0 when the response is a Python program that passes every hidden case, else 0.0. Range [0, 1].
 
@@ -35,6 +40,8 @@ class PythonProgram(Reward):
 
     Status `model_fault`: no such function, an exception, a value that is no JSON, no answer, too much or too late.
     Status `infra_fault`: the sandbox did not start, or was killed from outside; the response was not judged.
+    The cause of either is a phrase of our own, or the name of one of Python's exceptions; never the program's message,
+    which could spell the arguments of a hidden case.
 
     Withstands: objects that claim to equal everything, forged answers, reading or patching what judges (it is in
     another process, outside), leaving early, printing verdicts; the attacks of `tests/hostile_programs.py`.
@@ -76,10 +83,15 @@ class PythonProgram(Reward):
         # What never says the function's name cannot define it: most of what an untrained model writes needs no sandbox.
         to_run = [i for i, program in enumerate(programs) if program and tests[i].entry_point in program]
         jobs = [Job(programs[i] or "", tests[i].entry_point, tuple(args for args, _ in tests[i].cases)) for i in to_run]
-        shares, causes = np.zeros(len(tests)), [""] * len(tests)
-        status = ["ok" if reason == "running" else "model_fault" for reason in responses.finish_reasons]
+        shares = np.zeros(len(tests))
+        running = [reason == "running" for reason in responses.finish_reasons]
+        status = ["ok" if one else "model_fault" for one in running]
+        causes = [
+            "" if one else "no program, or several" if program is None else f"no function {test.entry_point}"
+            for one, program, test in zip(running, programs, tests, strict=True)
+        ]
         for i, outcome in zip(to_run, run_programs(jobs, self.limits, self.sandbox), strict=True):
-            shares[i], status[i], causes[i] = _share(tests[i], outcome), outcome.status, outcome.detail
+            shares[i], status[i], causes[i] = _share(tests[i], outcome), outcome.status, _cause(tests[i], outcome)
         values = (shares == 1.0).astype(np.float64)
         return Scores(values, {self.name: values, "cases_passed": shares}, tuple(status), tuple(causes))
 
@@ -107,6 +119,22 @@ def program_in(text: str) -> str | None:
     if not fences:
         return text
     return "".join(lines[fences[0] + 1 : fences[1]]) if len(fences) == 2 else None
+
+
+def _cause(tests: Tests, outcome: Outcome) -> str:
+    """Why an outcome is a fault, without a word that the program chose; empty when it is none."""
+    if outcome.status == "infra_fault" or (not outcome.results and outcome.detail.startswith(_SANDBOX_SAYS)):
+        return outcome.detail
+    name, _, message = outcome.detail.partition(": ")
+    if message == f"the program defines no {tests.entry_point}":
+        return f"no function {tests.entry_point}"
+    if outcome.status == "ok":
+        return ""
+    known = isinstance(kind := getattr(builtins, name, None), type) and issubclass(kind, BaseException)
+    kinds = [f"returned a {kind}, which is no JSON value" for kind in ("tuple", "set", "frozenset", "bytes", "complex")]
+    if known and message in (*kinds, "a returned dict has a key that is no str", "the returned number is not finite"):
+        return f"{name}: {message}"
+    return name if known else "an error of the program's own"
 
 
 def _share(tests: Tests, outcome: Outcome) -> float:
