@@ -189,7 +189,6 @@ def train(
     from agents.train import train as run
 
     _at_least_one("--episodes", episodes)
-
     _make(env_id, env_kwargs, ours=model != "mlp")
     config = TrainConfig(
         env_id=env_id,
@@ -235,7 +234,7 @@ def sft(
         patience: epochs without a new lowest held-out perplexity after which to stop, at least 1.
         seed: of scratch weights, the held-out tenth and the order.
     """
-    from agents.sft import SFTConfig
+    from agents.sft import SFTConfig, kept_epoch
     from agents.sft import sft as run
 
     _make(env_id, env_kwargs, ours=True)
@@ -251,7 +250,7 @@ def sft(
         seed=seed,
     )
     run(config, run_dir)
-    print(f"{run_dir}: final/model.safetensors, metrics.jsonl; next: textenvs train {env_id} --model {run_dir}/final")
+    print(f"{run_dir}: final/, {kept_epoch(run_dir)}; next: textenvs train {env_id} --model {run_dir}/final")
 
 
 def evaluate(
@@ -355,7 +354,8 @@ def _make(env_id: str, env_kwargs: str, *, ours: bool = False) -> gym.Env[Any, A
         known = [entry.id for entry in textenvs.ENTRIES]
         raise UsageError(f"no environment has the id {env_id!r}; {textenvs.near_miss(env_id, known)}") from None
     if ours and "textgen" not in env.metadata:
-        raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; see `textenvs list`")
+        remedy = "see `textenvs list`; `textenvs train` takes it with --model mlp"
+        raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; {remedy}")
     return env
 
 

@@ -140,6 +140,12 @@ def load_run(run_dir: Path) -> Run:
         settings = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
         run = Run(run_dir, TrainConfig.from_json(settings), newest_state(run_dir / "checkpoints"))
     except (TypeError, KeyError, ValueError, RecursionError) as error:
+        if isinstance(error, KeyError) and "heldout_fraction" in settings:  # an SFTConfig
+            raise ValueError(
+                f"run_dir must hold a run of train, got {run_dir}, an sft run; `textenvs train "
+                f"{settings.get('env_id')} --model {run_dir}/final` goes on from it, "
+                "and evaluating that run measures this model as its start"
+            ) from None
         raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
     final = run_dir / "final"
     names = _ADAPTER if any((final / name).is_file() for name in _ADAPTER[:2]) else _MODEL

@@ -115,9 +115,9 @@ def find_file(name: str | Path, filename: str) -> Path | None:
 def _check_folder(folder: Path) -> None:
     """Refuse a directory without safetensors weights or with damaged ones."""
     if not any(folder.glob("*.safetensors.index.json")) and not (folder / "model.safetensors").is_file():
-        raise ValueError(
-            f"model directory must hold model.safetensors, got {folder}; save the model there or name another"
-        )
+        is_run = (folder / "config.json").is_file() and (folder / "final").is_dir()
+        remedy = f"it is a run, whose model is {folder / 'final'}" if is_run else "save the model there or name another"
+        raise ValueError(f"model directory must hold model.safetensors, got {folder}; {remedy}")
     for path in sorted(folder.glob("model*.safetensors")):
         _check_safetensors(path)
 

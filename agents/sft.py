@@ -173,6 +173,14 @@ def fit(policy: LMPolicy, rollout: Rollout, config: SFTConfig, metrics_file: Pat
     policy.load_state_dict(best)
 
 
+def kept_epoch(run_dir: Path) -> str:
+    """Say which epoch's weights `fit` left, its held-out perplexity and the last one's, as metrics.jsonl has them."""
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept, last = min(records, key=lambda record: float(record["heldout_perplexity"])), records[-1]
+    measured = f"held-out perplexity {kept['heldout_perplexity']:.3f}; {last['heldout_perplexity']:.3f} after the last"
+    return f"kept epoch {kept['epoch']} of {last['epoch']}, {measured}"
+
+
 def _weights(policy: LMPolicy) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in policy.state_dict().items()}
 

@@ -1,5 +1,6 @@
 """train(): the one loop, from a configuration to a run directory. Numbers: `algorithms`; gradients: `update`."""
 
+import difflib
 import json
 import math
 import time
@@ -39,6 +40,7 @@ TINY_MODEL = Path(__file__).parent / "assets" / "tiny"
 MAX_RATIO_ERROR = 1e-4  # float32: sampler and update may differ by rounding only
 MAX_FAULT_SHARE = 0.02  # of a run's episodes; more say that scoring is broken and the rest no fair sample
 MIN_FAULT_EPISODES = 64  # before which that share is not judged
+MIN_SILENT_EPISODES, SILENT_EPISODES = 64, 256  # of equal return: too few to judge, and enough to tell
 _FREE_ON_RESUME = {"checkpoint_every"}  # changes no result
 
 
@@ -152,11 +154,25 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
             raise ValueError(
                 f"model_kwargs must be empty for a model that has weights, got {dict(kwargs)}; leave it out"
             )
+        _refuse_misspelt(config.model)
         name = TINY_MODEL if config.model == "tiny" else config.model
         policy = LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
     if config.lora is not None:
         policy.add_lora(config.lora, seed=config.seed)
     return policy
+
+
+def _refuse_misspelt(model: str) -> None:
+    """Refuse what is all but one of our names before the hub is asked for it, which takes a minute without a network.
+
+    A hub id has an owner and a "/"; the few old ones without, such as gpt2, are near none of our names.
+    """
+    close = difflib.get_close_matches(model.lower(), ("scratch", "tiny", "mlp"), n=1)
+    if close and model != "tiny" and "/" not in model and not Path(model).exists():
+        raise ValueError(
+            "model must be 'scratch', 'tiny', 'mlp', a directory or a hub id, "
+            f"got {model!r}; did you mean {close[0]!r}?"
+        )
 
 
 def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -197,6 +213,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         first_update: int = state.get("step", 0)
         kl_coef: float = state.get("kl_coef", algorithm.kl_coef)
         num_faults: int = state.get("faults", 0)
+        returns: list[float] = state.get("returns", [])
         log = RunLog(
             run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet
         )
@@ -219,6 +236,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             rollout = everything.select(~everything.faulty)
             num_faults += int(everything.faulty.sum())
             _check_faults(everything, num_faults, first_episode + len(everything))
+            returns = [float(bound([*returns, *rollout.returns])) for bound in (min, max)]
             metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
             ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
             batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
@@ -243,6 +261,9 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 "seconds": time.perf_counter() - started,
             }
             log.write(update + 1, metrics, everything, batch, envs)
+            silence = min(config.num_episodes, SILENT_EPISODES)
+            if first_episode < silence <= metrics["episodes"] and silence >= MIN_SILENT_EPISODES:
+                _tell_silence(*returns, num_episodes=first_episode + len(everything))
             # The episodes were sampled by the weights that the checkpoint before holds.
             note_metric(run_dir / "checkpoints", update, metrics["return"])
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
@@ -251,7 +272,13 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                     update + 1,
                     write_policy=policy.save,
                     optimizer=optimizer,
-                    state={"reference": reference_hash, "kl_coef": kl_coef, "faults": num_faults, "sizes": log.sizes()},
+                    state={
+                        "reference": reference_hash,
+                        "kl_coef": kl_coef,
+                        "faults": num_faults,
+                        "returns": returns,
+                        "sizes": log.sizes(),
+                    },
                 )
         write_directory(run_dir / "final", policy.save)
     return run_dir
@@ -279,6 +306,17 @@ def _check_faults(everything: Rollout, num_faults: int, num_episodes: int) -> No
         raise RuntimeError(
             f"scoring must fail for at most {MAX_FAULT_SHARE:.0%} of the episodes, but failed for {which}, such as the "
             f"response {first.get('response')!r}: {first.get('cause')}; mend the reward and resume"
+        )
+
+
+def _tell_silence(low: float, high: float, *, num_episodes: int) -> None:
+    """Say so, and what helps, when the lowest and the highest return of the run so far are the same."""
+    if low == high:
+        warnings.warn(
+            f"all {num_episodes} episodes so far returned {low:.3f}: no update can tell better from worse, and the "
+            "weights, a warm start's too, only drift; unless that is the best there is, grade the reward (of a text: "
+            """--env-kwargs '{"reward": "edit_similarity", "dense": true}') or imitate first (`textenvs sft`)""",
+            stacklevel=3,
         )
 
 

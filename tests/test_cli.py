@@ -163,7 +163,15 @@ def test_a_warm_start_that_train_takes_up(tmp_path: Path, capsys: pytest.Capture
     assert run("sft", walk, "--run-dir", warm, "--text-file", str(text_file), "--epochs", "2") == 0
     out = capsys.readouterr().out
     assert "held-out perplexity" in out
-    assert f"train {walk} --model {warm}/final" in out
+    last = out.splitlines()[-1]
+    assert re.search(r"kept epoch [0-2] of 2, held-out perplexity \d+\.\d{3}; \d+\.\d{3} after the last", last)
+    assert f"train {walk} --model {warm}/final" in last
+    goes_on = f"an sft run.*; `textenvs train {walk} --model {warm}/final` goes on from it"
+    for verb in ("evaluate", "play"):
+        assert run(verb, warm) == 2
+        assert re.search(goes_on, lines(capsys))
+    assert run("train", walk, "--run-dir", run_dir, "--model", warm, *FAST) == 2
+    assert f"it is a run, whose model is {warm}/final" in lines(capsys)
     assert (tmp_path / "warm/metrics.jsonl").read_text().count("\n") == 3
     assert run("train", walk, "--run-dir", run_dir, "--model", f"{warm}/final", *FAST) == 0
     text_file.write_text("ceoa\nceoz\n", encoding="utf-8")
@@ -189,6 +197,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> str:
         (["show", "textenv/Copy-v0"], "did you mean 'textenvs/Copy-v0'"),
         (["show", "TextGen-v0", "--env-kwargs", '{"task": "revers"}'], "did you mean 'reverse'"),
         (["show", "TextGen-v0", "--env-kwargs", '{"reward": "vadr"}'], "did you mean 'vader'"),
+        (["show", "TextGen-v0", "--env-kwargs", '{"reward": "my:fn"}'], "register_envs.*`textenvs train my:My-v0`"),
         (["show", "TextGen-v0", "--env-kwargs", "{task: 1}"], "must be JSON"),
         (["show", "TextGen-v0", "--env-kwargs", "[1]"], "must be a JSON object"),
         (["show", "TextGen-v0", "--env-kwargs", '{"prompts": "nowhere.txt"}'], "'nowhere.txt' which is no file"),
@@ -203,7 +212,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> str:
         (["show", "CartPole-v1"], "'CartPole-v1' is no text environment"),
         (["play", "CartPole-v1"], "'CartPole-v1' is no text environment"),
         (["play", "CartPole-v1", "--policy", "random"], "'CartPole-v1' is no text environment"),
-        (["train", "CartPole-v1", "--run-dir", "RUN"], "'CartPole-v1' is no text environment"),
+        (["train", "CartPole-v1", "--run-dir", "RUN"], "'CartPole-v1' is no text environment.*with --model mlp"),
         (["show", "TextGen-v0", "--env-kwargs", '{"a":' * 5000], "must be JSON"),
         (["show", "TextGen-v0", "--env-kwargs", '{"stop": 5}'], "stop must be a list"),
         (["show", "TextGen-v0", "--env-kwargs", '{"prompts": 5}'], "prompts must be a list"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ def touchy(problem: Any, text: str) -> float:
     return len(text) / 4
 
 
+def at(line: str) -> str:
+    """Where a line of this file is, as a cause ends."""
+    return f" at {__file__}:{Path(__file__).read_text(encoding='utf-8').splitlines().index(line) + 1}"
+
+
+NO_A = "KeyError: 'no a'" + at('        raise KeyError("no a")')
+
+
 def quietly(make: Any, **kwargs: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -41,10 +50,10 @@ def test_a_reward_that_raises_makes_a_fault_with_its_cause_and_warns_once() -> N
         if k:
             *_, reward, terminated, truncated, info = env.step(5)
         else:
-            with pytest.warns(UserWarning, match=r"reward touchy failed: KeyError: 'no a'; the episode is an infra_f"):
+            with pytest.warns(UserWarning, match=re.escape(f"reward touchy failed: {NO_A}; the episode is an infra_f")):
                 *_, reward, terminated, truncated, info = env.step(5)
         assert (reward, terminated, truncated) == (0.0, False, True)
-        assert (info["status"], info["finish_reason"], info["cause"]) == ("infra_fault", "fault", "KeyError: 'no a'")
+        assert (info["status"], info["finish_reason"], info["cause"]) == ("infra_fault", "fault", NO_A)
         assert "touchy" not in info  # a part of what was not judged
     env.reset(seed=0)
     env.step(1)
@@ -96,7 +105,28 @@ def test_only_the_rows_that_raise_are_lost() -> None:
     scores, _ = quietly(rules.score, problems=[rules.task[0]] * 3, rows=rows, ends=ends, reasons=["length"] * 3)
     assert scores.values.tolist() == [0.25, 0.0, 0.75]
     assert scores.status == ("ok", "infra_fault", "ok")
-    assert scores.causes == ("", "KeyError: 'no a'", "")
+    assert scores.causes == ("", NO_A, "")
+
+
+def misread(problem: Any, text: str) -> float:
+    return float(json.loads("{" + text))
+
+
+def test_the_cause_names_the_users_line_not_the_librarys() -> None:
+    rules = textenvs.Rules(SmallCopy(), reward=misread)
+    row = np.full((1, rules.width), rules.num_tokens)
+    scores, _ = quietly(rules.score, problems=[rules.task[0]], rows=row, ends=np.array([1]), reasons=["length"])
+    assert scores.causes[0].startswith("JSONDecodeError: ")
+    assert scores.causes[0].endswith(at('    return float(json.loads("{" + text))'))
+
+
+def test_a_reward_of_ours_that_raises_has_no_place_of_the_users() -> None:
+    rules = textenvs.Rules(SmallCopy(), reward="edit_similarity")
+    without = [textenvs.Problem("a")]  # a reference, which `require` refuses before any episode
+    row = np.full((1, rules.width), rules.num_tokens)
+    scores, _ = quietly(rules.score, problems=without, rows=row, ends=np.array([1]), reasons=["length"])
+    assert scores.status == ("infra_fault",)
+    assert " at " not in scores.causes[0]
 
 
 @pytest.mark.parametrize("error", [RewardError("no sandbox; install it"), ImportError('pip install "textenvs[x]"')])
@@ -190,5 +220,5 @@ def test_training_stops_with_the_cause_when_scoring_fails_too_often(tmp_path: Pa
 
 
 def test_training_stops_when_scoring_fails_for_all_of_an_update(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"failed for all 25 episodes of an update, .*the judge is gone; mend the"):
+    with pytest.raises(RuntimeError, match=r"failed for all 25 episodes of an update, .*is gone at .*; mend the"):
         run(tmp_path / "all", 1.0, num_episodes=50)

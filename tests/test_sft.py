@@ -22,7 +22,7 @@ from agents.lm import LMPolicy
 from agents.policy import OraclePolicy
 from agents.responses import as_rollout, demonstrations, play_back, read_responses
 from agents.rollout import Rollout, collect
-from agents.sft import SFTConfig, accumulate_gradients, fit, perplexity, sft
+from agents.sft import SFTConfig, accumulate_gradients, fit, kept_epoch, perplexity, sft
 
 COPY = SFTConfig("textenvs/Copy-v0", {"length": 2, "alphabet": "abcd", "split": "all"}, num_epochs=3)
 WALK = SFTConfig("textenvs/RandomWalk-v0", num_epochs=2)
@@ -198,6 +198,7 @@ def test_early_stop_restores_the_best_weights(tmp_path: Path, monkeypatch: pytes
     for name, tensor in policy.state_dict().items():
         assert torch.equal(tensor, measured[2][name])
     assert any(not torch.equal(measured[2][name], measured[4][name]) for name in measured[2])
+    assert kept_epoch(tmp_path) == "kept epoch 2 of 4, held-out perplexity 7.000; 7.000 after the last"
 
 
 def test_the_heldout_part_is_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +252,7 @@ def test_it_learns_and_train_starts_from_it(tmp_path: Path) -> None:
     kwargs = {"length": 2, "alphabet": "abcd", "split": "all"}
     algorithm = replace(ALGORITHMS["ppo"], learning_rate=1e-9)
     start = TrainConfig(
-        "textenvs/Copy-v0", kwargs, algorithm, model=str(run_dir / "final"), num_episodes=64, num_envs=64
+        "textenvs/Copy-v0", kwargs, algorithm, model=str(run_dir / "final"), num_episodes=32, num_envs=32
     )
     train(start, tmp_path / "ppo", quiet=True)
     assert lines(tmp_path / "ppo")[0]["return"] > 0.7

@@ -1,8 +1,11 @@
 """The loop: it learns, repeats itself, resumes bit for bit, checks itself, and refuses what it must."""
 
 import dataclasses
+import functools
 import json
 import math
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -309,3 +312,88 @@ def test_the_best_checkpoint_holds_the_weights_that_sampled_best(tmp_path, monke
     checkpoints = run(tmp_path / "run", dataclasses.replace(CONFIG, num_episodes=80)) / "checkpoints"
     assert best_checkpoint(checkpoints) == checkpoints / "step_000002"
     assert sorted(path.name for path in checkpoints.glob("step_*")) == ["step_000002", "step_000004", "step_000005"]
+
+
+ABS = {"length": 2, "alphabet": "ab", "split": "all"}
+
+
+def collect_zeros(*args, but=-1, **settings):
+    """Play episodes whose rewards are all 0, but for the episode of one number."""
+    rollout = collect(*args, **settings)
+    rollout.rewards[:] = 0
+    rollout.rewards[rollout.episodes == but, 0] = 1
+    return rollout
+
+
+def notes_of(run_dir, config, **kwargs):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(run_dir, config, **kwargs)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("num_episodes", "differs_at", "told"),
+    [
+        (300, -1, 256),
+        (300, 255, None),
+        (300, 256, 256),  # told of the episodes so far
+        (80, 79, None),
+        (80, -1, 80),
+        (63, -1, None),  # too few to judge
+    ],
+)
+def test_a_run_without_a_signal_says_so_once(tmp_path, monkeypatch, num_episodes, differs_at, told):
+    config = dataclasses.replace(CONFIG, env_kwargs=ABS, num_episodes=num_episodes)
+    monkeypatch.setattr(agents.train, "collect", functools.partial(collect_zeros, but=differs_at))
+    notes = notes_of(tmp_path / "run", config)
+    assert len(notes) == (told is not None)
+    for note in notes:
+        assert note.startswith(f"all {told} episodes so far returned 0.000: ")
+        assert "\n" not in note
+        assert "`textenvs sft`" in note
+        graded = json.loads(re.search(r"--env-kwargs '(.*?)'", note)[1])
+        make_envs(CONFIG.env_id, 1, ABS | graded).close()
+
+
+@pytest.mark.parametrize("differs_at", [-1, 3])
+def test_a_resumed_run_remembers_whether_there_was_a_signal(tmp_path, monkeypatch, differs_at):
+    config = dataclasses.replace(CONFIG, env_kwargs=ABS, num_episodes=80)
+    played = []
+
+    def stop_third(*args, **settings):
+        played.append(1)
+        if len(played) > 2:
+            raise KeyboardInterrupt
+        return collect_zeros(*args, but=differs_at, **settings)
+
+    monkeypatch.setattr(agents.train, "collect", stop_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", config)
+    monkeypatch.setattr(agents.train, "collect", collect_zeros)
+    assert len(notes_of(tmp_path / "run", config, resume=True)) == (differs_at < 0)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("Tiny", "tiny"), ("scrach", "scratch"), ("MLP", "mlp")])
+def test_a_misspelt_model_is_refused_before_the_hub_is_asked(monkeypatch, name, meant):
+    monkeypatch.setattr(LMPolicy, "from_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(ValueError, match=f"got '{name}'; did you mean '{meant}'"):
+        start_policy(dataclasses.replace(CONFIG, model=name, model_kwargs={}), string_envs())
+
+
+# Every kind of hub id without an owner that transformers has known, and a directory that there is.
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gpt2", "gpt2-xl", "distilgpt2", "openai-gpt", "ctrl", "t5-small", "t5-11b", "transfo-xl-wt103"),
+        *("bert-base-cased", "xlnet-base-cased", "roberta-base", "albert-base-v1", "xlm-mlm-en-2048"),
+        *("sshleifer/tiny-gpt2", "me/tiny", "tinny"),
+    ],
+)
+def test_hub_ids_and_directories_are_taken_as_they_are(tmp_path, monkeypatch, name):
+    (tmp_path / "tinny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(LMPolicy, "from_pretrained", lambda name, *_, **__: asked.append(name))
+    start_policy(dataclasses.replace(CONFIG, model=name, model_kwargs={}), string_envs())
+    assert asked == [name]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,10 @@ INFO_KEYS = (
 
 #: The cause of a fault that the reward reports without one.
 UNKNOWN_CAUSE = "the reward did not say why"
+
+#: Code that is not the user's: this package, what is installed, and Python itself.
+_INSTALLED = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+_NOT_THEIRS = ("<frozen ", *(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *_INSTALLED)))
 
 
 def score_batch(reward: Reward, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
@@ -37,11 +45,18 @@ def score_batch(reward: Reward, problems: Sequence[ProblemLike], responses: Resp
         raise
     except Exception as error:  # of the user's own code or of its libraries: anything may come
         if len(responses) == 1:
-            cause = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {error}{_place(error)}"
             return Scores(np.zeros(1), {}, ("infra_fault",), (cause,))
         # Which rows it was is not known, and a row's score never depends on the others.
         return _joined([score_batch(reward, [problems[i]], responses.row(i)) for i in range(len(responses))])
     return _checked(scores, problems, reward.name)
+
+
+def _place(error: Exception) -> str:
+    """Where the user's own code was when it raised, as " at file:line"; "" where none of it was running."""
+    frames = ((frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__))
+    places = [f" at {file}:{line}" for file, line in frames if not file.startswith(_NOT_THEIRS)]
+    return places[-1] if places else ""
 
 
 def _joined(rows: Sequence[Scores]) -> Scores:

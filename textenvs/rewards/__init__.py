@@ -113,7 +113,11 @@ def as_reward(reward: Reward | str | Callable[..., float]) -> Reward:
         return reward
     if isinstance(reward, str):
         if reward not in REWARDS:
-            raise ValueError(f"reward must be a known name, got {reward!r}; {near_miss(reward, list(REWARDS))}")
+            raise ValueError(
+                f"reward must be a known name, got {reward!r}; {near_miss(reward, list(REWARDS))}; a function fn "
+                "of your own is no name: in my.py, textenvs.register_envs([textenvs.Entry('My-v0', 'mine', "
+                "{'task': 'sort', 'reward': fn})]), then `textenvs train my:My-v0`"
+            )
         module, name = REWARDS[reward].split(":")
         instance: Reward = getattr(import_module(module), name)()
         return instance

@@ -14,7 +14,11 @@ file uses, or any tokenizer file by the env's `vocab`.
 A prompt, uniformly from the split's.
 
 ## Rewards
-`exact_match` with a reference, unless the env's `reward` names another.
+`exact_match` with a reference, unless the env's `reward` names another. A model from scratch almost never writes a
+reference whole, so nothing tells it better from worse; a graded reward, paid as it grows, token by token, does:
+
+    textenvs train textenvs/Dataset-v0 --run-dir runs/mine --env-kwargs \
+      '{"path": "mine.jsonl", "vocabulary": "characters", "reward": "edit_similarity", "dense": true}'
 
 ## Episode End
 The end token, or the last token of the budget: what the longest reference takes and 8 more, 64 without references; the
