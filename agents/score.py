@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,21 @@ from agents.responses import read_lines, read_object
 
 #: Responses scored together, fewer where they are long; a row's score never depends on the others.
 BATCH_SIZE, BATCH_CHARS = 256, 1 << 22
+
+#: What is read of a line.
+_KEYS = (
+    "id",
+    "prompt",
+    "references",
+    "metadata",
+    "problem_id",
+    "problem",
+    "seed",
+    "split",
+    "response",
+    "turns",
+    "value",
+)
 
 
 @dataclass(frozen=True)
@@ -63,18 +79,27 @@ class _Problems:
         Raises:
             ValueError: there is none, or it lacks what the reward needs; names the key.
         """
-        if "problem_id" in line:
+        # "problem", as info and the options of a reset call it, where it is none of a prompt of one's own.
+        key = "problem_id" if "problem_id" in line or line.get("problem", -1) == -1 else "problem"
+        if key in line:
             rules = self._split(_text(line, "split") if "split" in line else None)
-            start = rules.start(_whole(line, "problem_id", len(rules.task)))
+            start = rules.start(_whole(line, key, len(rules.task)))
             if "prompt" in line and _text(line, "prompt") not in (start.prompt, start.problem.prompt):
                 raise ValueError(
-                    f'"prompt" must be that of problem {line["problem_id"]}, {start.prompt!r:.80}, '
+                    f'"prompt" must be that of problem {line[key]}, {start.prompt!r:.80}, '
                     f'got {line["prompt"]!r:.80}; the line is of other env kwargs or of another split: add "split"'
                 )
             return start.problem
         if "prompt" in line:
-            problem = self._given(line) if "references" in line or "metadata" in line else self._prompted(line)
-            self.rules.reward.require(problem)
+            if "references" in line or "metadata" in line:
+                problem = self._given(line)
+                self.rules.reward.require(problem)
+                return problem
+            problem = self._prompted(line)
+            try:
+                self.rules.reward.require(problem)
+            except ValueError as error:
+                raise ValueError(f"{error}{self._why_unknown(line, problem.prompt)}") from None
             return problem
         if "seed" not in line:
             raise ValueError('line must have "prompt", "problem_id" or "seed", got none of them; add one')
@@ -124,6 +149,24 @@ class _Problems:
                 f'"prompt" must be of one problem, got one of {len(found)}; add "problem_id" or "references"'
             )
         return found[0] if found else textenvs.Problem(prompt)
+
+    def _why_unknown(self, line: Mapping[str, Any], prompt: str) -> str:
+        """What is likely to be the matter with a line of whose prompt the task has no problem; "" where it has one."""
+        if prompt in self._stored():
+            return ""
+        for key in line:
+            if key not in _KEYS and (close := get_close_matches(key, ("references", "metadata"), n=1)):
+                return f'; the line has the unknown key {key!r}, did you mean "{close[0]}"?'
+        with suppress(ValueError):  # of a task without splits
+            for split in ("train", "heldout"):
+                task = self._split(split).task
+                if any(task[k].prompt == prompt for k in range(len(task))):
+                    return f"; the prompt is of split {split}, and the env is on split {self._env_kwargs.get('split')}"
+        own = next((own for own in self._stored() if own.strip() == prompt.strip()), None)
+        if own is not None:
+            place = "end" if own.startswith(prompt.rstrip()) else "beginning or end"
+            return f"; the prompt of the task's own {own!r:.200} differs in white space at its {place}"
+        return '; no problem of the task has this prompt: give "references", or "problem_id"'
 
     def _stored(self) -> dict[str, list[textenvs.Problem]]:
         """The task's own problems by their prompts, of every split when the env is given none."""
@@ -226,7 +269,9 @@ def _texts(line: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _text(line: Mapping[str, Any], key: str) -> str:
-    value = line.get(key)
+    if key not in line:
+        raise ValueError(f'"{key}" is missing; add it, a text')
+    value = line[key]
     if not isinstance(value, str):
         raise ValueError(f'"{key}" must be a text, got {value!r:.80}')
     return value
@@ -312,8 +357,8 @@ def score_file(env_id: str, env_kwargs: Mapping[str, Any], path: Path) -> Iterat
         env_kwargs: its keyword arguments.
         path: JSON lines, each with "response" (a text, or in a task that replies the agent's turns, or "turns" with
             the task's own replies between them) and its problem: "prompt" with "references" and "metadata"; a "prompt"
-            that the task can read or has; "problem_id", the number in the env's split or in "split"; or "seed", for the
-            problem that a reset draws. What `textenvs evaluate --samples` writes is such a file.
+            that the task can read or has; "problem_id" (or "problem", as in `info`), the number in the env's split or
+            in "split"; or "seed", for the problem that a reset draws. `textenvs evaluate --samples` writes such a file.
 
     Raises:
         ValueError, OSError: see `read_saved`, before anything is scored.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reward_batches import responses_of
 
+import textenvs
 from textenvs import Problem
 from textenvs.rewards import REWARDS, as_reward
 from textenvs.rewards.checkers import Language, Regex, Words
@@ -133,7 +136,14 @@ def test_language() -> None:
     assert values[2:5] == [0, 0, 0]
     assert values[5] > 0.9
     assert scored(Language(language="en"), {}, english)[0] > 0.9
-    for metadata, words in (({}, "got None"), ({"language": "german"}, "got 'german'; known: .*de,")):
+    assert scored(Language("en"), {}, english)[0] > 0.9
+    for name, hint in (("ES", "did you mean 'es'"), ("Spanish", "did you mean 'es'"), ("qq", "known")):
+        with pytest.raises(ValueError, match=f"got '{name}'; {hint}"):
+            Language(name)
+    for metadata, words in (
+        ({}, "got None"),
+        ({"language": "german"}, "got 'german'; did you mean 'de'. known: .*de,"),
+    ):
         with pytest.raises(ValueError, match=f"language must be a code that py3langid knows, {words}"):
             Language().require(Problem("q", (), metadata))
     for letters in (0, True, 1.5):
@@ -213,3 +223,9 @@ def test_no_source_runs_a_text(path: Path) -> None:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             assert name not in ("sympify", "parse_expr", "literal_eval", "parse_latex", "lambdify"), node.lineno
             assert getattr(node.func, "id", "") not in ("eval", "exec"), node.lineno
+
+
+def test_all_rewards_are_listed_before_they_are_loaded() -> None:
+    assert set(textenvs.__all__) <= set(dir(textenvs))
+    code = "import textenvs; assert 'JsonSchema' in dir(textenvs); assert 'JsonSchema' not in vars(textenvs)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -180,6 +180,14 @@ def test_splits_are_disjoint_and_settings_reach_the_generator() -> None:
     assert ReasoningGym(dataset_seed=1)[0] != ReasoningGym()[0]
 
 
+def test_an_unknown_dataset_is_told_those_that_can_be_played() -> None:
+    with pytest.raises(ValueError, match=r"got 'n_queen'; .*known: ") as caught:
+        ReasoningGym(dataset="n_queen")
+    known = str(caught.value).partition("known: ")[2].split(", ")
+    assert len(known) == 88
+    assert not set(known) & set(REFUSED)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

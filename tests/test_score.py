@@ -99,6 +99,13 @@ def test_every_way_to_name_the_problem(tmp_path: Path, capsys: pytest.CaptureFix
     assert " part/position_match 0.667 ± 0.167 (of 6) " in table
 
 
+def test_a_problem_is_numbered_as_info_numbers_it(tmp_path: Path) -> None:
+    good = textenvs.make_task("copy")[5].references[0]
+    lines = {"problem": 5, "response": good}, {"problem": -1, "prompt": "hh=", "response": "hh"}
+    path = Path(write(tmp_path / "a.jsonl", *lines, {"problem": 9, "problem_id": 5, "response": good}))
+    assert [row.record["value"] for row in score_file(COPY, {}, path)] == [1, 1, 1]
+
+
 def test_a_fault_has_no_value(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *({"problem_id": 0, "response": text} for text in ("a", "b", "ab")))
 
@@ -244,7 +251,8 @@ def test_a_response_that_is_half_a_character_is_the_models_fault(tmp_path: Path)
             "line must be JSON, .*: a JSON number must be finite, got 1e999",
         ),
         ({"problem_id": 0, "response": "a", "value": 10**400}, '"value" must be a number of double precision'),
-        ({"prompt": "abcd="}, '"response" must be a text, got None'),
+        ({"prompt": "abcd="}, '"response" is missing; add it, a text'),
+        ({"problem": 10**9, "response": "a"}, r'"problem" must be an integer in \[0, 3277\), got 1000000000'),
         ({"prompt": "abcd=", "response": 5}, '"response" must be a text, got 5'),
         ({"response": "a"}, 'must have "prompt", "problem_id" or "seed", got none'),
         ({"prompt": 5, "response": "a"}, '"prompt" must be a text, got 5'),
@@ -273,6 +281,25 @@ def test_a_stored_prompt_is_found_in_either_split_and_an_unknown_one_refused(tmp
     path = Path(write(tmp_path / "b.jsonl", {"prompt": "no such prompt", "response": "a"}))
     with pytest.raises(ValueError, match=r"b.jsonl:1: the problem with prompt 'no such prompt' must have a reference"):
         list(score_file("textenvs/Translate-v0", {}, path))
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "change", "words"),
+    [
+        ("WordProblem", {}, {"prompt": str.rstrip}, r"own '.*\\n' differs in white space at its end"),
+        ("Translate", {}, {"prompt": str.rstrip}, "own '.*' differs in white space at its end"),
+        ("Translate", {}, {"prompt": " {}".format}, "differs in white space at its beginning or end"),
+        ("Translate", {"split": "heldout"}, {}, "the prompt is of split train, and the env is on split heldout"),
+        ("Translate", {}, {"prompt": "x{}".format, "reference": str}, "unknown key 'reference', did you mean \"refer"),
+        ("Translate", {}, {"prompt": "x{}".format}, 'no problem of the task has this prompt: give "references", or'),
+    ],
+)
+def test_an_unknown_prompt_is_told_why(name: str, kwargs: Any, change: Any, words: str, tmp_path: Path) -> None:
+    prompt = gym.make(f"textenvs/{name}-v0").unwrapped.rules.task[0].prompt
+    line = {"prompt": prompt, "response": "a"} | {key: how(prompt) for key, how in change.items()}
+    path = Path(write(tmp_path / "a.jsonl", line))
+    with pytest.raises(ValueError, match="must have .*" + words):
+        list(score_file(f"textenvs/{name}-v0", kwargs, path))
 
 
 def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,5 +97,9 @@ if not typing.TYPE_CHECKING:  # which would take every name for one of this modu
             return getattr(importlib.import_module("textenvs.rewards"), name)
         raise AttributeError(f"module 'textenvs' has no attribute {name!r}")
 
+    def __dir__() -> list[str]:
+        """What is loaded, and what is loaded when asked for."""
+        return sorted({*globals(), *__all__})
+
 
 register_envs()

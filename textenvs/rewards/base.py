@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Protocol, SupportsFloat
 
 import numpy as np
@@ -378,8 +379,7 @@ def _number(name: str, value: Any) -> float:
 
 def _reward(value: Any) -> Reward:
     """A reward as given, by name, or lifted from a function."""
-    from textenvs.rewards import as_reward  # which imports this module
-
     if not isinstance(value, (Reward, str)) and not callable(value):
         raise TypeError(f"a reward is combined with a Reward, its name or a function, got {value!r:.80}; pass one")
-    return as_reward(value)
+    lifted: Reward = import_module("textenvs.rewards").as_reward(value)  # which imports this module
+    return lifted

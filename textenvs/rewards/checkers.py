@@ -20,13 +20,26 @@ MAX_PATTERN_CHARS = 10_000
 #: Characters of a response that the language identifier reads.
 MAX_LANGUAGE_CHARS = 10_000
 
+BACK_REFERENCE = "a back-reference needs backtracking; list the repeated texts as alternatives"
+LOOK_AROUND = "look-around needs backtracking; write what may stand there into the pattern itself"
 # What re2 says of a pattern, and what to do about it.
 _REMEDIES = (
-    ("invalid perl operator: (?P", "a back-reference needs backtracking; list the repeated texts as alternatives"),
-    ("invalid perl operator: (?", "look-around needs backtracking; write what may stand there into the pattern itself"),
-    ("invalid escape sequence: \\", "a back-reference needs backtracking; list the repeated texts as alternatives"),
+    ("invalid perl operator: (?P", BACK_REFERENCE),
+    ("invalid perl operator: (?", LOOK_AROUND),
+    ("invalid escape sequence: \\", BACK_REFERENCE),
     ("repetition size", "a repetition may count to 1,000; ask for the length by another reward"),
     ("too large", "the compiled pattern is too large; use smaller repetitions"),
+)
+
+
+#: What people write for the code of a language.
+_CODES = dict(
+    re.findall(
+        "([a-z]+)=([a-z]+)",
+        "arabic=ar chinese=zh czech=cs danish=da dutch=nl english=en finnish=fi french=fr german=de greek=el hebrew=he "
+        "hindi=hi hungarian=hu italian=it japanese=ja korean=ko latin=la norwegian=no persian=fa polish=pl "
+        "portuguese=pt romanian=ro russian=ru spanish=es swedish=sv thai=th turkish=tr ukrainian=uk vietnamese=vi",
+    )
 )
 
 
@@ -50,7 +63,7 @@ class Regex(Reward):
     name = "regex"
     value_range = (0.0, 1.0)
 
-    def __init__(self, *, pattern: str | None = None, mode: str = "fullmatch") -> None:
+    def __init__(self, pattern: str | None = None, *, mode: str = "fullmatch") -> None:
         if mode not in ("fullmatch", "search"):
             raise ValueError(f"mode must be 'fullmatch' or 'search', got {mode!r}; the usual one is 'fullmatch'")
         library("re2", self.name)
@@ -151,7 +164,8 @@ class Language(Reward):
     characters are read.
 
     Withstands: an empty response, digits and punctuation, a single word (fewer than `min_letters` letters).
-    Does not withstand: any text of that language, whatever it says, and the repetition of one word of it.
+    Does not withstand: any text of that language, whatever it says, and the repetition of one word of it. Short
+    texts are often taken for another language's: see docs/rewards.md before a gate on this.
 
     Source: Lui and Baldwin 2012, "langid.py"; py3langid.
 
@@ -163,7 +177,7 @@ class Language(Reward):
     name = "language"
     value_range = (0.0, 1.0)
 
-    def __init__(self, *, language: str | None = None, min_letters: int = 20) -> None:
+    def __init__(self, language: str | None = None, *, min_letters: int = 20) -> None:
         if isinstance(min_letters, bool) or not isinstance(min_letters, int) or min_letters < 1:
             raise ValueError(f"min_letters must be an int of at least 1, got {min_letters!r}; the usual one is 20")
         library("py3langid", self.name)
@@ -226,7 +240,12 @@ def _language_probabilities(text: str) -> dict[str, float]:
 def _check_language(language: Any) -> None:
     known = _identifier().labels
     if language not in known:
-        raise ValueError(f"language must be a code that py3langid knows, got {language!r}; known: {', '.join(known)}")
+        word = str(language).lower()
+        code = word if word in known else _CODES.get(word)
+        hint = f"did you mean {code!r}? " if code else ""
+        raise ValueError(
+            f"language must be a code that py3langid knows, got {language!r}; {hint}known: {', '.join(known)}"
+        )
 
 
 def _phrases(name: str, words: Iterable[str]) -> tuple[str, ...]:

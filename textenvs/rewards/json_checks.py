@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
@@ -12,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from textenvs.rewards.base import ProblemLike, Responses, Reward, Scores
+from textenvs.rewards.checkers import BACK_REFERENCE, LOOK_AROUND
 from textenvs.rewards.libraries import library
 from textenvs.rewards.worker import Workers, workers
 from textenvs.strict_json import read_json
@@ -182,10 +184,15 @@ class JsonSchema(Reward):
             )
         (verdict,) = self.workers.judge([(text, None)], SCHEMA_SECONDS)
         if verdict.status != "ok":
-            raise ValueError(
-                f"schema must be a JSON Schema that refers to nothing outside of itself, got {str(schema)[:80]!r}: "
-                f"{verdict.detail.splitlines()[0]}"
-            )
+            detail = verdict.detail.splitlines()[0]
+            headline = "a valid JSON Schema"
+            if 'is not a "regex"' in detail:
+                look = re.search(r"\(\?<?[=!]", detail)
+                back = re.search(r"\\[1-9]|\\k<|\(\?P=", detail)
+                detail += f"; {LOOK_AROUND if look else BACK_REFERENCE if back else 'see docs.rs/regex'}"
+            elif re.search("etriev|exist|meta-schema", detail):
+                headline = "a JSON Schema that refers to nothing outside of itself"
+            raise ValueError(f"schema must be {headline}, got {str(schema)[:80]!r}: {detail}")
 
 
 def _words(text: str) -> frozenset[str]:

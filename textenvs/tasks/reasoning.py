@@ -243,9 +243,9 @@ def _pool(dataset: str, num_problems: int, seed: int, config: str) -> _Pool:
             import reasoning_gym
         except ModuleNotFoundError as error:
             raise ImportError(f'task reasoning_gym needs {error.name}; pip install "textenvs[reasoning]"') from None
-    known = list(reasoning_gym.factory.DATASETS)
-    if dataset not in known:
-        raise ValueError(f"dataset must be one of reasoning-gym's, got {dataset!r}; {near_miss(dataset, known)}")
+    if dataset not in reasoning_gym.factory.DATASETS:
+        playable = sorted(set(reasoning_gym.factory.DATASETS) - set(REFUSED))
+        raise ValueError(f"dataset must be one of reasoning-gym's, got {dataset!r}; {near_miss(dataset, playable)}")
     try:
         scorer = reasoning_gym.create_dataset(dataset, size=num_problems, seed=seed, **json.loads(config))
     except (TypeError, AssertionError, ValueError) as error:
