@@ -190,6 +190,17 @@ def test_a_bad_row_is_named(rows: list[Any], settings: dict[str, Any], words: st
         ("a.jsonl", b"\n", "{} must hold at least one row"),
         ("a.csv", b"", "{} must hold at least one row"),
         ("a.csv", b"prompt,reference\na,b\nc,d,e\n", "{}:3: must have 2 columns .prompt, reference., got 3; quote"),
+        ("a.csv", b"prompt,reference\na,b\nc\n", "{}:3: must have 2 columns .prompt, reference., got 1; fill it, or"),
+        ("a.csv", b"question,reference\na,b\n", "{}:1: must have the column 'prompt'; .*; pass prompt_column= where"),
+        ("a.tsv", b"prompt\tanswer\na\tb\n", "{}:1: must have the column 'reference'; .*; pass reference_column= "),
+        (
+            "a.csv",
+            b'prompt,reference\na,b\n"c,d\n' + b"e,f\n" * 7,
+            "{}:3: must be CSV, .* at line 10; close the quotes",
+        ),
+        ("a.csv", b'prompt,reference\na,b\n"c,d\ne,"f"\n', "{}:3: must be CSV, .* at line 4; close the quotes"),
+        ("a.csv", b'prompt,reference\n"a\nb",c\nd\n', "{}:4: must have 2 columns"),
+        ("a.csv", b'prompt,reference\n"a\nb", c\n', "{}:2: column 'reference' must have no white space"),
         ("a.csv", b"prompt,prompt\na,b\n", "{}:1: must name each column once"),
         ("a.csv", b'prompt,reference\n"a"x,b\n', "{}:2: must be CSV, got"),
         ("a.csv", b'prompt,reference\n"a,b\n', "{}:2: must be CSV, got unexpected end of data"),
@@ -208,7 +219,7 @@ def test_a_bad_row_is_named(rows: list[Any], settings: dict[str, Any], words: st
         ("a.parquet", b"PAR1 no", "{} must be Parquet, got"),
         ("a.xlsx", b"", "path must be named .jsonl, .csv, .tsv, .parquet, got"),
     ],
-    ids=range(19),
+    ids=range(26),
 )
 def test_a_file_that_cannot_be_read_is_named(name: str, content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -41,7 +41,7 @@ from __future__ import annotations
 import csv
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,9 +141,11 @@ class _Columns(NamedTuple):
     spaces: bool
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All that the file must have."""
-        return (self.prompt, *self.references, *self.metadata, *(() if self.split is None else (self.split,)))
+    def names(self) -> dict[str, str]:
+        """All that the file must have, and the setting that names each."""
+        split = {} if self.split is None else {self.split: "split_column"}
+        others = dict.fromkeys(self.metadata, "metadata_columns") | dict.fromkeys(self.references, "reference_column")
+        return {self.prompt: "prompt_column"} | split | others
 
 
 class _Row(NamedTuple):
@@ -163,8 +165,8 @@ def _names(setting: str, names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_rows(path: str | Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each row of a file is, and its cells of the named columns.
+def read_rows(path: str | Path, names: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each row of a file is, and its cells; it has the named columns, each of a setting that an error names.
 
     Raises:
         FileNotFoundError: no such file.
@@ -181,9 +183,11 @@ def read_rows(path: str | Path, names: Sequence[str]) -> Iterator[tuple[str, dic
         raise ValueError(f"{path} must be at most {MAX_FILE_BYTES:,} bytes, got {size:,}; split it")
     try:
         for where, cells in readers[file.suffix](file):
-            for name in names:
+            for name, setting in names.items():
                 if name not in cells:
-                    raise ValueError(f"{where}: must have the column {name!r}; {near_miss(name, list(cells))}")
+                    place = f"{path}:1" if file.suffix in (".csv", ".tsv") else where
+                    hint = f"{near_miss(name, list(cells))}; pass {setting}= where yours is named otherwise"
+                    raise ValueError(f"{place}: must have the column {name!r}; {hint}")
             yield where, cells
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8, got byte {error.start} of a block that is not; re-encode it") from None
@@ -213,14 +217,15 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise ValueError(f"{file}:1: must name each column once, got {header}")
             num_lines = reader.line_num
             for cells in reader:
-                num_lines = reader.line_num
+                where, num_lines = f"{file}:{num_lines + 1}", reader.line_num  # a row may be of several lines
                 if cells and len(cells) != len(header):
+                    many = len(cells) > len(header)
                     raise ValueError(
-                        f"{file}:{reader.line_num}: must have {len(header)} columns ({', '.join(header)}), "
-                        f"got {len(cells)}; quote a cell that holds the delimiter"
+                        f"{where}: must have {len(header)} columns ({', '.join(header)}), got {len(cells)}; "
+                        + ("quote a cell that holds the delimiter" if many else "fill it, or save the table as .jsonl")
                     )
                 if cells:
-                    yield f"{file}:{reader.line_num}", dict(zip(header, cells, strict=True))
+                    yield where, dict(zip(header, cells, strict=True))
         except csv.Error as error:
             if "field limit" in str(error):
                 with file.open(encoding="utf-8-sig", newline="") as again:
@@ -230,7 +235,10 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     f"{file}:{reader.line_num}: column {column} must have cells of at most {csv.field_size_limit():,} "
                     "characters, got more; shorten it, close its quotes, or save the table as .jsonl or .parquet"
                 ) from None
-            raise ValueError(f"{file}:{reader.line_num}: must be CSV, got {error}; quote the cell") from None
+            raise ValueError(
+                f"{file}:{num_lines + 1}: must be CSV, got {error} at line {reader.line_num}; close the quotes of the "
+                "row that begins here, and double those inside of a cell"
+            ) from None
 
 
 def _long_cell(row: str, delimiter: str) -> int:
