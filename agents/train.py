@@ -262,7 +262,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             }
             log.write(update + 1, metrics, everything, batch, envs)
             silence = min(config.num_episodes, SILENT_EPISODES)
-            if first_episode < silence <= metrics["episodes"] and silence >= MIN_SILENT_EPISODES:
+            is_told = "textgen" in envs.metadata and silence >= MIN_SILENT_EPISODES
+            if is_told and first_episode < silence <= metrics["episodes"]:
                 _tell_silence(*returns, num_episodes=first_episode + len(everything))
             # The episodes were sampled by the weights that the checkpoint before holds.
             note_metric(run_dir / "checkpoints", update, metrics["return"])
@@ -310,11 +311,11 @@ def _check_faults(everything: Rollout, num_faults: int, num_episodes: int) -> No
 
 
 def _tell_silence(low: float, high: float, *, num_episodes: int) -> None:
-    """Say so, and what helps, when the lowest and the highest return of the run so far are the same."""
+    """Say so, and what helps, when the lowest and the highest return of a text run so far are the same."""
     if low == high:
         warnings.warn(
             f"all {num_episodes} episodes so far returned {low:.3f}: no update can tell better from worse, and the "
-            "weights, a warm start's too, only drift; unless that is the best there is, grade the reward (of a text: "
+            "weights, a warm start's too, only drift; unless that is the best there is, grade the reward ("
             """--env-kwargs '{"reward": "edit_similarity", "dense": true}') or imitate first (`textenvs sft`)""",
             stacklevel=3,
         )
