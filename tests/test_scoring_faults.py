@@ -86,6 +86,45 @@ def test_a_batch_with_faults_is_its_scalar_envs(mode: AutoresetMode, dense: bool
     assert num_faults > 10
 
 
+class Fates(textenvs.Reward):
+    """The first letter of a response is its fate: `a` breaks the scorer, `b` is the response's own fault."""
+
+    name = "fates"
+
+    def __call__(self, problems: Any, responses: textenvs.Responses) -> textenvs.Scores:
+        fates = {"a": ("infra_fault", "died"), "b": ("model_fault", "bad")}
+        status, causes = zip(*(fates.get(text[:1], ("ok", "")) for text in responses.texts), strict=True)
+        return textenvs.Scores(np.zeros(len(status)), status=status, causes=causes)
+
+
+def test_the_cause_of_a_model_fault_stays_with_its_row() -> None:
+    rules = textenvs.Rules("copy", length=1, alphabet="abc", split="all", reward=Fates())
+    responses = textenvs.Responses(np.array([[1], [0], [2]]), np.ones(3, dtype=np.int64), ["eos"] * 3, rules.vocab)
+    scores = quietly(rules.judge, problems=[rules.task[0]] * 3, responses=responses)
+    assert scores.causes == ("bad", "died", "")
+    envs = gym.make_vec("textenvs/Copy-v0", num_envs=4, length=1, alphabet="abc", split="all", reward=Fates())
+    envs.reset(seed=0)
+    envs.step(np.array([1, 0, 2, 0]))
+    infos = quietly(envs.step, actions=np.full(4, 4))[-1]
+    assert infos["status"].tolist() == ["model_fault", "infra_fault", "ok", "infra_fault"]
+    assert infos["cause"].tolist() == [None, "died", None, "died"]
+
+
+class Bad(Fates):
+    """The response's fault, whatever it is."""
+
+    def __call__(self, problems: Any, responses: textenvs.Responses) -> textenvs.Scores:
+        num = len(responses)
+        return textenvs.Scores(np.zeros(num), status=("model_fault",) * num, causes=("worse",) * num)
+
+
+def test_of_two_causes_the_worse_statuss_counts() -> None:
+    rules = textenvs.Rules("copy", length=1, alphabet="abc", split="all", reward=Bad() + Fates())
+    responses = textenvs.Responses(np.array([[1], [0], [2]]), np.ones(3, dtype=np.int64), ["eos"] * 3, rules.vocab)
+    scores = quietly(rules.judge, problems=[rules.task[0]] * 3, responses=responses)
+    assert scores.causes == ("worse", "died", "worse")
+
+
 def same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():

@@ -300,7 +300,8 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         scores = score_batch(self.reward, problems, responses)
-        cause = next((cause for cause in scores.causes if cause not in ("", UNKNOWN_CAUSE)), None)
+        faults = (cause for word, cause in zip(scores.status, scores.causes, strict=True) if word == "infra_fault")
+        cause = next((cause for cause in faults if cause not in ("", UNKNOWN_CAUSE)), None)
         if cause is not None and not self._warned:
             self._warned = True
             warnings.warn(

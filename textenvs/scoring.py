@@ -114,7 +114,8 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
             raise ValueError(
                 f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
             )
-    causes = tuple("" if good else cause or UNKNOWN_CAUSE for good, cause in zip(judged, causes, strict=True))
+    unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
+    causes = tuple("" if word == "ok" else cause or unsaid[word] for word, cause in zip(status, causes, strict=True))
     return Scores(np.where(judged, values, 0.0), parts, status, causes)
 
 

@@ -250,7 +250,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self._fill(infos, rows, final)
         # What failed to be judged has a cause and no parts.
         self._fill(infos, rows[~fault], {name: column[~fault].tolist() for name, column in scores.parts.items()})
-        self._fill(infos, rows[fault], {"cause": [cause for cause in scores.causes if cause]})
+        self._fill(infos, rows[fault], {"cause": [scores.causes[j] for j in np.flatnonzero(fault)]})
 
     def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
         problems = [self._starts[i].problem for i in rows.tolist()]

@@ -110,7 +110,7 @@ class Scores:
         values: (B,) float64, the score, higher is better.
         parts: named columns (B,) that the score is made of, for the log.
         status: B of `STATUSES`; empty means all ok.
-        causes: B texts, why a row is an infra_fault; empty means not known.
+        causes: B texts, why a row is a model_fault or an infra_fault; empty means not known.
     """
 
     values: FloatArray
@@ -353,9 +353,10 @@ def _worst(scored: Sequence[Scores]) -> tuple[str, ...]:
 
 
 def _causes(scored: Sequence[Scores]) -> tuple[str, ...]:
-    """Each row's first cause."""
-    columns = [scores.causes for scores in scored if scores.causes]
-    return tuple(next(filter(None, row), "") for row in zip(*columns, strict=True))
+    """Each row's cause of its worst status."""
+    columns = [zip(scores.status, scores.causes, strict=True) for scores in scored if scores.status and scores.causes]
+    rows = zip(*columns, strict=True)
+    return tuple(max(row, key=lambda said: (STATUSES.index(said[0]), bool(said[1])))[1] for row in rows)
 
 
 def _short(value: Any) -> str:

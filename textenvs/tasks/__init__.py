@@ -63,5 +63,7 @@ def make_task(name: str, **settings: Any) -> Task:
     for setting in settings:
         if setting not in known:
             hint = near_miss(setting, [*known, *ENV_SETTINGS])
+            if "config" in known:
+                hint = f"the dataset's own settings go into config={{...}}; {hint}"
             raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env; {hint}")
     return task_class(**settings)
