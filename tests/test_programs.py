@@ -89,12 +89,14 @@ def test_a_fault_says_why_without_a_word_that_the_program_chose() -> None:
         "def add(a, b): raise type(f'hidden {a}', (Exception,), {})": "an error of the program's own",
         "def add(a, b): return type(f'hidden {a}', (), {})()": "TypeError",
         "import os\ndef add(a, b): os._exit(3)": "the program ended without an answer, exit status 3",
-        WRITES % "b'hidden'": "an error of the program's own",
         "": "no function add",
     }
     scores = score(list(texts), seconds=0.5)
     assert dict(zip(texts, scores.causes, strict=True)) == texts
     assert [status == "ok" for status in scores.status] == [not cause for cause in texts.values()]
+    # Whether the child's own line has come too when the forged one is read depends on the machine.
+    forged = score([WRITES % "b'hidden'"]).causes[0]
+    assert forged in ("an error of the program's own", "more than an answer")
 
 
 @pytest.mark.usefixtures("bubblewrap")
