@@ -111,7 +111,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._running, self._outcome = True, ""
         if self.render_mode == "human":
             print(self.line())
-        return rules.observe(self._row, self.action_masks()), {"problem": self._number}
+        return rules.observe(self._row, self.action_masks), {"problem": self._number}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token.
@@ -135,7 +135,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._running = reason is None
         if self.render_mode == "human":
             print(self.line())
-        observation = rules.observe(self._row, self.action_masks())
+        observation = rules.observe(self._row, self.action_masks)
         return observation, reward, reason is not None and not truncated, truncated, info
 
     def _scored(self, reason: str) -> tuple[float, bool, dict[str, Any]]:

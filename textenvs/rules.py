@@ -8,7 +8,7 @@ pad and the remaining budget is visible.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +101,10 @@ class Rules:
         #: (V,) which tokens end a turn.
         self.ends_turn = np.zeros(self.num_tokens, dtype=bool)
         self.ends_turn[[self.vocab.eos_id, *self.stop_ids]] = True
+        #: (V,) why an episode ends whose last token it is, when no reply comes.
+        self.finish_reasons = np.full(self.num_tokens, "length", dtype=object)
+        self.finish_reasons[[*self.stop_ids]] = "stop"
+        self.finish_reasons[self.vocab.eos_id] = "eos"
         self.all_legal = np.ones(self.num_tokens, dtype=bool)
         self.all_legal.flags.writeable = False
         self.observation, self.mask_keys = observation, mask_keys
@@ -226,13 +230,7 @@ class Rules:
                 turn_ends.append(len(response) + len(ids))
                 end += len(ids)
                 return end, "length" if end == self.width else None
-        return end, self.finish_reason(token)
-
-    def finish_reason(self, token: int) -> str:
-        """Why an episode ended whose last token is `token`, when no reply came."""
-        if token == self.vocab.eos_id:
-            return "eos"
-        return "stop" if token in self.stop_ids else "length"
+        return end, self.finish_reasons[token]
 
     def legal(self, problem: Problem, row: IntArray, end: int) -> NDArray[np.bool_]:
         """(V,) which tokens may come next; read-only."""
@@ -287,7 +285,7 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         lengths = ends - self.max_prompt_tokens
-        lengths -= np.fromiter((reason == "eos" for reason in reasons), dtype=np.int64, count=len(reasons))
+        lengths -= [reason == "eos" for reason in reasons]
         token_ids = rows[:, self.max_prompt_tokens :]
         token_ids = np.where(np.arange(self.max_new_tokens) < lengths[:, None], token_ids, -1)
         responses = Responses(token_ids, lengths, reasons, self.vocab, turn_ends if self.has_replies else ())
@@ -334,8 +332,8 @@ class Rules:
         key, mask_key = MASK_KEYS[self.mask_keys]
         return spaces.Dict({key: space, mask_key: spaces.Box(0, 1, (self.num_tokens,), np.int8)})
 
-    def observe(self, rows: IntArray, legal: NDArray[np.bool_]) -> Any:
-        """A fresh observation of one row (P + T,) or of a batch (N, P + T), with masks (V,) or (N, V)."""
+    def observe(self, rows: IntArray, legal: Callable[[], NDArray[np.bool_]]) -> Any:
+        """A fresh observation of one row (P + T,) or of a batch (N, P + T); `legal()` is its masks (V,) or (N, V)."""
         view: NDArray[Any]
         if self.observation == "tokens":
             view = rows.copy()
@@ -346,7 +344,7 @@ class Rules:
         if self.mask_keys is None:
             return view
         key, mask_key = MASK_KEYS[self.mask_keys]
-        return {key: view, mask_key: legal.astype(np.int8)}
+        return {key: view, mask_key: legal().astype(np.int8)}
 
 
 def _resolve_task(task: Task | str | None, prompts: Any, settings: dict[str, Any]) -> Task:

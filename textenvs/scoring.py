@@ -93,12 +93,12 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
         )
     values = values.astype(np.float64)
     status = tuple(scores.status) or ("ok",) * len(problems)
-    if len(status) != len(problems) or any(word not in STATUSES for word in status):
+    if len(status) != len(problems) or (scores.status and any(word not in STATUSES for word in status)):
         raise ValueError(f"reward {name} must give each response a status of {', '.join(STATUSES)}, got {status!r}")
     causes = tuple(scores.causes) or ("",) * len(problems)
     if len(causes) != len(problems):
         raise ValueError(f"reward {name} must give {len(problems)} causes, one a response, or none, got {len(causes)}")
-    judged = np.array([word != "infra_fault" for word in status])
+    judged = ~Scores(values, status=status).faulty
     bad = np.flatnonzero(judged & ~np.isfinite(values))
     if len(bad):
         raise ValueError(
@@ -114,8 +114,13 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
             raise ValueError(
                 f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
             )
-    unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
-    causes = tuple("" if word == "ok" else cause or unsaid[word] for word, cause in zip(status, causes, strict=True))
+    if scores.status:
+        unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
+        causes = tuple(
+            "" if word == "ok" else cause or unsaid[word] for word, cause in zip(status, causes, strict=True)
+        )
+    else:
+        causes = ("",) * len(problems)
     return Scores(np.where(judged, values, 0.0), parts, status, causes)
 
 

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from textenvs.rules import OPTIONS, Rules
+from textenvs.rules import OPTIONS, Rules, Start
+from textenvs.starts import Starts, Streams
+from textenvs.task import Problem
 
 BoolArray = NDArray[np.bool_]
 
@@ -60,15 +61,20 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self._max_episode_steps = max_episode_steps
         self._all_rows = np.arange(num_envs)
         self._rows = np.full((num_envs, rules.width), rules.num_tokens, dtype=np.int64)
+        self._slots = self._rows.reshape(-1)  # the same memory: one index is faster than two
+        self._first_slots = self._all_rows * rules.width
         self._ends = np.full(num_envs, rules.max_prompt_tokens, dtype=np.int64)
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._scores = np.zeros(num_envs)
         self._ended = np.ones(num_envs, dtype=bool)
         self._started = False
         self._numbers = np.full(num_envs, -1, dtype=np.int64)
-        self._starts: list[Any] = [None] * num_envs  # a Start each, once reset
+        #: What each row started from: a line of the table, or, for a prompt of the user's own, what stands here.
+        self._lines = np.zeros(num_envs, dtype=np.int64)
+        self._own: dict[int, Start] = {}
+        self._starts = Starts(rules)
         self._turn_ends: list[list[int]] = [[] for _ in range(num_envs)]
-        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._streams = Streams(self.num_envs, len(rules.task))
 
     # ------------------------------------------------------------------------------------------------------ reset
 
@@ -97,10 +103,10 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"options must hold 'problem', 'prompt' or 'reset_mask', got {names}")
         for i in rows.tolist():
             if (row_seed := seeds[i]) is not None:
-                self._generators[i] = seeding.np_random(int(row_seed))[0]
+                self._streams.seed(i, int(row_seed))
         infos = self._start(rows, options)
         self._started = True
-        return self.rules.observe(self._rows, self.action_masks()), infos
+        return self._observe(), infos
 
     def _reset_rows(self, mask: Any) -> NDArray[np.int64]:
         if mask is None:
@@ -115,20 +121,22 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """Write fresh prompts into `rows` (M,) and return their infos."""
         rules = self.rules
         if "prompt" in options:
-            numbers, starts = [-1] * len(rows), [rules.start_prompt(options["prompt"])] * len(rows)
+            start, numbers = rules.start_prompt(options["prompt"]), np.full(len(rows), -1)
+            self._own |= dict.fromkeys(rows.tolist(), start)
+            self._rows[rows] = start.row
         else:
+            for i in rows.tolist() if self._own else ():
+                self._own.pop(i, None)
             if "problem" in options:
-                numbers = np.broadcast_to(options["problem"], (self.num_envs,))[rows].tolist()
+                numbers = np.broadcast_to(options["problem"], (self.num_envs,))[rows]
             else:
-                num_problems = len(rules.task)
-                numbers = [int(self._generator(i).integers(num_problems)) for i in rows.tolist()]
-            starts = [rules.start(k) for k in numbers]
-        for i, start in zip(rows.tolist(), starts, strict=True):
-            self._starts[i] = start
+                numbers = self._streams.draw(rows)
+            lines = self._starts.lines(numbers)
+            self._rows[rows] = self._starts.rows[lines]
+            self._lines[rows] = lines
         if rules.has_replies:
             for i in rows.tolist():
                 self._turn_ends[i] = []
-        self._rows[rows] = np.stack([start.row for start in starts])
         self._numbers[rows] = numbers
         self._ends[rows] = rules.max_prompt_tokens
         self._steps[rows] = 0
@@ -137,13 +145,6 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         infos: dict[str, Any] = {}
         self._fill(infos, rows, {"problem": numbers})
         return infos
-
-    def _generator(self, i: int) -> np.random.Generator:
-        """Row i's stream, made when first used."""
-        generator = self._generators[i]
-        if generator is None:
-            generator = self._generators[i] = seeding.np_random()[0]
-        return generator
 
     # ------------------------------------------------------------------------------------------------------- step
 
@@ -161,25 +162,24 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("step() needs running episodes; call reset() first")
         rules = self.rules
         tokens = self._tokens(actions)
-        resetting = self._all_rows[:0]
-        live = self._all_rows
-        if self._ended.any():
-            if self.autoreset_mode == AutoresetMode.DISABLED:
-                waiting = np.flatnonzero(self._ended)[:8].tolist()
-                raise ResetNeeded(f"rows {waiting} have ended; call reset(options={{'reset_mask': ended}}) first")
-            resetting, live = np.flatnonzero(self._ended), np.flatnonzero(~self._ended)
-        ends = self._ends
-        self._rows[live, ends[live]] = tokens[live]
-        ends[live] += 1
-        self._steps[live] += 1
-        closing = live[rules.ends_turn[tokens[live]] | (ends[live] == rules.width)]
+        resetting = np.flatnonzero(self._ended)
+        if len(resetting) and self.autoreset_mode == AutoresetMode.DISABLED:
+            waiting = resetting[:8].tolist()
+            raise ResetNeeded(f"rows {waiting} have ended; call reset(options={{'reset_mask': ended}}) first")
+        # An ended row is written too: it is about to be started again as a whole.
+        self._slots[self._first_slots + np.minimum(self._ends, rules.width - 1)] = tokens
+        self._ends += 1
+        self._steps += 1
+        running = ~self._ended
+        closing = np.flatnonzero(running & (rules.ends_turn[tokens] | (self._ends == rules.width)))
         infos = self._start(resetting, {}) if len(resetting) else {}
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=bool)
         truncated = np.zeros(self.num_envs, dtype=bool)
         finished, reasons = self._close(closing)
-        if rules.dense and len(live):
-            self._pay_dense(np.setdiff1d(live, finished, assume_unique=True), rewards)
+        if rules.dense:
+            running[finished] = False
+            self._pay_dense(np.flatnonzero(running), rewards)
         if len(finished):
             target = infos if self.autoreset_mode != AutoresetMode.SAME_STEP else infos.setdefault("final_info", {})
             self._finish(finished, reasons, rewards, truncated, target)
@@ -189,11 +189,11 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self._ended = terminated | truncated
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
             self._restart(np.flatnonzero(self._ended), infos)
-        return rules.observe(self._rows, self.action_masks()), rewards, terminated, truncated, infos
+        return self._observe(), rewards, terminated, truncated, infos
 
     def _tokens(self, actions: Any) -> NDArray[np.int64]:
         tokens = np.asarray(actions)
-        if tokens.shape != (self.num_envs,) or not np.issubdtype(tokens.dtype, np.integer):
+        if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
             raise InvalidAction(f"actions must be {self.num_envs} ints, got shape {tokens.shape} of {tokens.dtype}")
         if tokens.min() < 0 or tokens.max() >= self.rules.num_tokens:
             bad = tokens[(tokens < 0) | (tokens >= self.rules.num_tokens)][0]
@@ -203,11 +203,10 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
     def _close(self, closing: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
         """Close the turns of `closing` (M,); which of them ended their episode, and why."""
         if not self.rules.has_replies:
-            last = self._rows[closing, self._ends[closing] - 1]
-            return closing, [self.rules.finish_reason(token) for token in last.tolist()]
+            last = self._slots[self._first_slots[closing] + self._ends[closing] - 1]
+            return closing, self.rules.finish_reasons[last].tolist()
         finished, reasons = [], []
-        for i in closing.tolist():
-            problem = self._starts[i].problem
+        for i, problem in zip(closing.tolist(), self._problems(closing), strict=True):
             end, reason = self.rules.close_turn(problem, self._rows[i], int(self._ends[i]), self._turn_ends[i])
             self._ends[i] = end
             if reason is not None:
@@ -219,7 +218,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """Pay the running `rows` (M,) the growth of their score."""
         if len(rows):
             scores, _ = self._score(rows, ["running"] * len(rows))
-            fault = np.array([status == "infra_fault" for status in scores.status])
+            fault = scores.faulty
             rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows])
             self._scores[rows] += rewards[rows]
 
@@ -234,32 +233,47 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """Score the ended `rows` (M,); write their rewards (N,), faults (N,) and infos."""
         rules = self.rules
         scores, responses = self._score(rows, reasons)
-        fault = np.array([status == "infra_fault" for status in scores.status])
+        fault = scores.faulty
         rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows] if rules.dense else scores.values)
         truncated[rows] = fault
         final: dict[str, Any] = {
-            "problem": self._numbers[rows].tolist(),
-            "prompt": [self._starts[i].prompt for i in rows.tolist()],
+            "problem": self._numbers[rows],
+            "prompt": self._column(self._starts.prompts, "prompt", rows),
             "response": responses.texts,
-            "finish_reason": ["fault" if bad else reason for bad, reason in zip(fault, reasons, strict=True)],
-            "is_success": (~fault & (scores.values >= rules.task.threshold)).tolist(),
-            "status": list(scores.status),
+            "finish_reason": reasons,
+            "is_success": scores.values >= rules.task.threshold,
+            "status": scores.status,
         }
         if rules.has_replies:
             final["turns"] = responses.turns
+        if not fault.any():
+            self._fill(infos, rows, final | dict(scores.parts))
+            return
+        final["finish_reason"] = ["fault" if bad else reason for bad, reason in zip(fault, reasons, strict=True)]
+        final["is_success"] &= ~fault
         self._fill(infos, rows, final)
         # What failed to be judged has a cause and no parts.
-        self._fill(infos, rows[~fault], {name: column[~fault].tolist() for name, column in scores.parts.items()})
+        self._fill(infos, rows[~fault], {name: column[~fault] for name, column in scores.parts.items()})
         self._fill(infos, rows[fault], {"cause": [scores.causes[j] for j in np.flatnonzero(fault)]})
 
     def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
-        problems = [self._starts[i].problem for i in rows.tolist()]
-        turn_ends = [self._turn_ends[i] for i in rows.tolist()]
-        return self.rules.score(problems, self._rows[rows], self._ends[rows], reasons, turn_ends)
+        turn_ends = [self._turn_ends[i] for i in rows.tolist()] if self.rules.has_replies else ()
+        return self.rules.score(self._problems(rows), self._rows[rows], self._ends[rows], reasons, turn_ends)
+
+    def _problems(self, rows: NDArray[np.int64]) -> list[Problem]:
+        return self._column(self._starts.problems, "problem", rows)
+
+    def _column(self, column: NDArray[np.object_], name: str, rows: NDArray[np.int64]) -> list[Any]:
+        """What the `rows` (M,) started from: a column of the table, and the field of that name of the user's own."""
+        values: list[Any] = column[self._lines[rows]].tolist()
+        for j, i in enumerate(rows.tolist()) if self._own else ():
+            if i in self._own:
+                values[j] = getattr(self._own[i], name)
+        return values
 
     def _restart(self, rows: NDArray[np.int64], infos: dict[str, Any]) -> None:
         """SAME_STEP: put what ended into `final_obs` and `final_info`, then start the rows again."""
-        final = self.rules.observe(self._rows[rows], self.action_masks()[rows])
+        final = self.rules.observe(self._rows[rows], lambda: self.action_masks()[rows])
         observations = np.full(self.num_envs, None, dtype=object)
         for j, i in enumerate(rows):
             observations[i] = {key: value[j] for key, value in final.items()} if isinstance(final, dict) else final[j]
@@ -273,20 +287,24 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """Put `columns` (M,) of `rows` (M,) into `infos` as Gymnasium does: (N,) arrays beside `_key` masks."""
         if not len(rows):
             return
+        filled = np.zeros(self.num_envs, dtype=bool)
+        filled[rows] = True
         for key, values in columns.items():
-            kind = type(values[0])
             if key not in infos:
-                plain = kind in (int, float, bool)
-                infos[key] = np.zeros(self.num_envs, kind) if plain else np.full(self.num_envs, None, object)
-                infos[f"_{key}"] = np.zeros(self.num_envs, dtype=bool)
-            if kind is list:  # NumPy would take a list of lists for a second axis
+                numbers = isinstance(values, np.ndarray)
+                infos[key] = np.zeros(self.num_envs, values.dtype) if numbers else np.empty(self.num_envs, object)
+            mask = f"_{key}"
+            infos[mask] = infos[mask] | filled if mask in infos else filled.copy()
+            if key == "turns":  # NumPy would take a list of lists for a second axis
                 for i, value in zip(rows.tolist(), values, strict=True):
                     infos[key][i] = value
             else:
                 infos[key][rows] = values
-            infos[f"_{key}"][rows] = True
 
     # ------------------------------------------------------------------------------------------------------ views
+
+    def _observe(self) -> Any:
+        return self.rules.observe(self._rows, self.action_masks)
 
     def action_masks(self) -> BoolArray:
         """(N, V) bool, read-only without grammar: which tokens may come next in each row, at least one."""
@@ -294,17 +312,18 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         if not rules.task.has_masks:
             return np.broadcast_to(rules.all_legal, (self.num_envs, rules.num_tokens))
         masks = np.ones((self.num_envs, rules.num_tokens), dtype=bool)
-        for i in np.flatnonzero(~self._ended).tolist():
-            masks[i] = rules.legal(self._starts[i].problem, self._rows[i], int(self._ends[i]))
+        running = np.flatnonzero(~self._ended)
+        for i, problem in zip(running.tolist(), self._problems(running), strict=True):
+            masks[i] = rules.legal(problem, self._rows[i], int(self._ends[i]))
         return masks
 
     def demonstration(self) -> list[list[int] | None]:
         """Per row what `TextGenEnv.demonstration` says."""
         if not self._started:
             raise ResetNeeded("demonstration() needs running episodes; call reset() first")
-        return [self.rules.demonstration(start.problem) for start in self._starts]
+        return [self.rules.demonstration(problem) for problem in self._problems(self._all_rows)]
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One random stream a row."""
-        return tuple(self._generator(i) for i in range(self.num_envs))
+        return tuple(map(self._streams.generator, range(self.num_envs)))

@@ -53,6 +53,10 @@ class Vocab(ABC):
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; the end token and other special tokens spell nothing."""
 
+    def decode_rows(self, rows: IntArray, lengths: IntArray) -> list[str]:
+        """Texts of B rows (B, T), the first `lengths` (B,) ids of each."""
+        return [self.decode(ids[:n]) for ids, n in zip(rows.tolist(), lengths.tolist(), strict=True)]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Vocab:
         """A table never changes, so Gymnasium's copies of a spec share it."""
         return self
@@ -87,6 +91,7 @@ class CharVocab(Vocab):
         self.eos_id = len(symbols)
         self._ids = {symbol: i for i, symbol in enumerate(symbols)}
         self._texts = (*symbols, "")
+        self._codes = np.array([*map(ord, symbols), 0], dtype=np.uint32)
 
     def encode(self, text: str) -> IntArray:
         """See `Vocab.encode`."""
@@ -103,6 +108,17 @@ class CharVocab(Vocab):
         """See `Vocab.decode`."""
         texts = self._texts
         return "".join([texts[i] for i in ids])
+
+    def decode_rows(self, rows: IntArray, lengths: IntArray) -> list[str]:
+        """See `Vocab.decode_rows`."""
+        if not self._codes[:-1].all():  # NumPy ends a text at character 0
+            return super().decode_rows(rows, lengths)
+        used = np.arange(rows.shape[1]) < lengths[:, None]
+        codes = self._codes[np.where(used, rows, self.eos_id)]
+        texts: list[str] = codes.view(f"U{rows.shape[1]}")[:, 0].tolist()
+        if (used & (codes == 0)).any():  # the end token of a turn
+            texts = [text.replace("\0", "") for text in texts]
+        return texts
 
 
 class TokenizerVocab(Vocab):

@@ -87,8 +87,7 @@ class Responses:
     @cached_property
     def texts(self) -> list[str]:
         """B strings, decoded on first use."""
-        decode = self.vocab.decode
-        return [decode(ids[:n]) for ids, n in zip(self.token_ids.tolist(), self.lengths.tolist(), strict=True)]
+        return self.vocab.decode_rows(self.token_ids, self.lengths)
 
     @cached_property
     def turns(self) -> list[list[str]]:
@@ -117,6 +116,13 @@ class Scores:
     parts: Mapping[str, FloatArray] = field(default_factory=dict)
     status: Sequence[str] = ()
     causes: Sequence[str] = ()
+
+    @property
+    def faulty(self) -> NDArray[np.bool_]:
+        """(B,) which rows are an infra_fault."""
+        if "infra_fault" not in self.status:
+            return np.zeros(len(self.values), dtype=bool)
+        return np.array([status == "infra_fault" for status in self.status])
 
 
 class Reward(ABC):

@@ -103,20 +103,23 @@ class LengthMatch(ReferenceReward):
 
 
 @lru_cache(maxsize=1 << 16)
-def _encoded(vocab: Vocab, text: str) -> IntArray:
-    """A reference's ids: the same few thousand references come back at every step."""
-    return vocab.encode(text)
+def _encoded(vocab: Vocab, references: tuple[str, ...], width: int) -> tuple[IntArray, IntArray]:
+    """References as rows (R, width) with -2 where unused, and their lengths (R,): the same few thousand come back."""
+    encoded = [vocab.encode(text) for text in references]
+    rows = np.full((len(encoded), width), -2, dtype=np.int64)
+    for row, ids in zip(rows, encoded, strict=True):
+        row[: len(ids)] = ids[:width]
+    return rows, np.array([len(ids) for ids in encoded], dtype=np.int64)
 
 
 def _reference_rows(problems: Sequence[ProblemLike], responses: Responses) -> tuple[IntArray, IntArray, IntArray]:
     """All references, one a row: whose it is (R,), its ids (R, T) with -2 where unused, its length (R,)."""
-    owners = np.array([i for i, problem in enumerate(problems) for _ in references_of(problem)], dtype=np.int64)
-    encoded = [_encoded(responses.vocab, text) for problem in problems for text in problem.references]
-    width = responses.token_ids.shape[1]
-    rows = np.full((len(encoded), width), -2, dtype=np.int64)
-    for row, ids in zip(rows, encoded, strict=True):
-        row[: len(ids)] = ids[:width]
-    return owners, rows, np.array([len(ids) for ids in encoded], dtype=np.int64)
+    vocab, width = responses.vocab, responses.token_ids.shape[1]
+    nothing = np.empty((0, width), dtype=np.int64), np.empty(0, dtype=np.int64)
+    encoded = [_encoded(vocab, problem.references or references_of(problem), width) for problem in problems]
+    rows, lengths = zip(nothing, *encoded, strict=True)  # an empty batch has neither
+    owners = np.repeat(np.arange(len(encoded)), [len(row) for row in rows[1:]])
+    return owners, np.concatenate(rows), np.concatenate(lengths)
 
 
 def _best_share(matches: IntArray, owners: IntArray, lengths: IntArray, responses: Responses) -> FloatArray:
