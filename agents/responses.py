@@ -13,8 +13,6 @@ from agents.rollout import Rollout
 
 #: A file larger than this is refused: its lines are held in memory.
 MAX_FILE_BYTES = 256 << 20
-#: Of a line of JSON: a long response, or a problem with its hidden tests; half a character is the response's fault.
-LINE = textenvs.JsonLimits(num_bytes=16 << 20, depth=128, values=1 << 20, digits=4_000, surrogates=True)
 
 T = TypeVar("T")
 
@@ -161,7 +159,7 @@ def read_object(line: str) -> dict[str, Any]:
         ValueError: it is none, or one that `textenvs.read_json` refuses.
     """
     try:
-        record = textenvs.read_json(line, LINE)
+        record = textenvs.read_json(line, textenvs.JSON_LINE)
     except JSONDecodeError as error:  # which counts lines of its own
         raise ValueError(
             f"line must be JSON, got {line[:80]!r}: {error.msg} at character {error.pos + 1}; write one object a line"

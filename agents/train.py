@@ -213,7 +213,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         first_update: int = state.get("step", 0)
         kl_coef: float = state.get("kl_coef", algorithm.kl_coef)
         num_faults: int = state.get("faults", 0)
-        returns: list[float] = state.get("returns", [])
+        lowest, highest = state.get("return_range", (math.inf, -math.inf))
         log = RunLog(
             run_dir, num_updates=num_updates, first_update=first_update, sizes=state.get("sizes", {}), quiet=quiet
         )
@@ -232,11 +232,12 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 group_size=algorithm.group_size,
             )
             sampled = time.perf_counter()
+            num_done = first_episode + len(everything)
+            num_faults += int(everything.faulty.sum())
+            _check_faults(everything, num_faults, num_done)
             # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
             rollout = everything.select(~everything.faulty)
-            num_faults += int(everything.faulty.sum())
-            _check_faults(everything, num_faults, first_episode + len(everything))
-            returns = [float(bound([*returns, *rollout.returns])) for bound in (min, max)]
+            lowest, highest = (float(bound([end, *rollout.returns])) for bound, end in ((min, lowest), (max, highest)))
             metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
             ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
             batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
@@ -246,25 +247,16 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                 group["lr"] = learning_rate
             steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
             metrics |= _summarise(everything, batch, steps, algorithm)
-            if algorithm.kl_target is not None:
-                kl_coef = adapted_kl_coef(
-                    kl_coef,
-                    metrics["kl_per_episode"],
-                    num_episodes=len(rollout),
-                    target=algorithm.kl_target,
-                    horizon=algorithm.kl_horizon,
-                )
+            kl_coef = _next_kl_coef(kl_coef, metrics, len(rollout), algorithm)
             metrics |= {
-                "episodes": first_episode + len(everything),
+                "episodes": num_done,
                 "learning_rate": learning_rate,
                 "tokens_per_second": int(everything.mask.sum()) / (sampled - started),
                 "seconds": time.perf_counter() - started,
             }
             log.write(update + 1, metrics, everything, batch, envs)
-            silence = min(config.num_episodes, SILENT_EPISODES)
-            is_told = "textgen" in envs.metadata and silence >= MIN_SILENT_EPISODES
-            if is_told and first_episode < silence <= metrics["episodes"]:
-                _tell_silence(*returns, num_episodes=first_episode + len(everything))
+            if "textgen" in envs.metadata and lowest == highest:
+                _tell_silence(config.num_episodes, first_episode, num_done, lowest)
             # The episodes were sampled by the weights that the checkpoint before holds.
             note_metric(run_dir / "checkpoints", update, metrics["return"])
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
@@ -273,13 +265,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                     update + 1,
                     write_policy=policy.save,
                     optimizer=optimizer,
-                    state={
-                        "reference": reference_hash,
-                        "kl_coef": kl_coef,
-                        "faults": num_faults,
-                        "returns": returns,
-                        "sizes": log.sizes(),
-                    },
+                    state={"reference": reference_hash, "kl_coef": kl_coef, "faults": num_faults}
+                    | {"return_range": [lowest, highest], "sizes": log.sizes()},
                 )
         write_directory(run_dir / "final", policy.save)
     return run_dir
@@ -310,11 +297,25 @@ def _check_faults(everything: Rollout, num_faults: int, num_episodes: int) -> No
         )
 
 
-def _tell_silence(low: float, high: float, *, num_episodes: int) -> None:
-    """Say so, and what helps, when the lowest and the highest return of a text run so far are the same."""
-    if low == high:
+def _next_kl_coef(kl_coef: float, metrics: Mapping[str, float], num_episodes: int, algorithm: Algorithm) -> float:
+    """The coefficient of the next update: the same, unless it follows a target."""
+    if algorithm.kl_target is None:
+        return kl_coef
+    return adapted_kl_coef(
+        kl_coef,
+        metrics["kl_per_episode"],
+        num_episodes=num_episodes,
+        target=algorithm.kl_target,
+        horizon=algorithm.kl_horizon,
+    )
+
+
+def _tell_silence(num_episodes: int, num_before: int, num_done: int, value: float) -> None:
+    """Say what helps a text run all of whose returns so far are the same: once, in the update that makes it enough."""
+    enough = min(num_episodes, SILENT_EPISODES)
+    if enough >= MIN_SILENT_EPISODES and num_before < enough <= num_done:
         warnings.warn(
-            f"all {num_episodes} episodes so far returned {low:.3f}: no update can tell better from worse, and the "
+            f"all {num_done} episodes so far returned {value:.3f}: no update can tell better from worse, and the "
             "weights, a warm start's too, only drift; unless that is the best there is, grade the reward ("
             """--env-kwargs '{"reward": "edit_similarity", "dense": true}') or imitate first (`textenvs sft`)""",
             stacklevel=3,

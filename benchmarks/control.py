@@ -13,14 +13,12 @@ the env's own reward. One torch thread a job; writes one line a job to benchmark
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import math
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gymnasium as gym
 import numpy as np
+from jobs import run_jobs
 
 from agents.algorithms import ALGORITHMS, Algorithm
 
@@ -161,12 +160,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("control.csv"))
     arguments = parser.parse_args()
     jobs = list(itertools.product(arguments.agents, arguments.seeds))
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        rows = list(pool.map(job, *zip(*jobs, strict=True)))
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = run_jobs(job, jobs, arguments.jobs, arguments.out)
     print("| agent | seed | greedy | sampled | episodes to 475 | env steps | seconds |\n|---|---|---|---|---|---|---|")
     for row in rows:
         cells = [row[key] for key in ("agent", "seed", "greedy", "sampled", "solved", "steps", "seconds")]

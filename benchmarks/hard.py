@@ -12,17 +12,16 @@ nothing of the bits earns a half. Writes one line a job to benchmarks/hard.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from jobs import run_jobs
 from toy import SETTINGS
 
 NUM_EPISODES = 9_600
@@ -101,12 +100,7 @@ def main() -> None:
         for name, arm, seed in itertools.product(arguments.tasks, arguments.arms, arguments.seeds)
         if arm != "curriculum" or "length" in JOBS[name][1]  # one-digit addition has nothing shorter
     ]
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        rows = list(pool.map(job, *zip(*jobs, strict=True)))
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = run_jobs(job, jobs, arguments.jobs, arguments.out)
     print(f"| task | {' | '.join(arguments.arms)} |")
     print("|---" * (1 + len(arguments.arms)) + "|")
     for name in arguments.tasks:

@@ -217,7 +217,7 @@ MUTANTS = (
     Mutant("adaptive KL sign", _LOSSES, "max(kl / target - 1,", "max(1 - kl / target,", "test_losses.py"),
     Mutant("adaptive KL fed nats a token", _TRAIN, "masked_sum(batch.kl, batch.mask) / len(rollout)",
            "masked_mean(batch.kl, batch.mask)", "test_mutants.py::test_logged_kl_is_nats_an_episode"),
-    Mutant("adaptive KL counts excluded episodes", _TRAIN, "num_episodes=len(rollout)", "num_episodes=len(everything)",
+    Mutant("adaptive KL counts excluded episodes", _TRAIN, "len(rollout), algorithm)", "len(everything), algorithm)",
            "test_mutants.py::test_the_adaptive_kl_coefficient_counts_the_episodes_that_are_learnt_from"),
     Mutant("kl_coef not restored on resume", _TRAIN, 'state.get("kl_coef", algorithm.kl_coef)', "algorithm.kl_coef",
            "test_algorithms.py::test_an_adaptive_kl_coefficient_follows_its_formula_and_survives_resume"),

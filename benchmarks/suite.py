@@ -11,12 +11,10 @@ interval over the seeds. Writes one line a run to benchmarks/suite.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from jobs import run_jobs
 from scipy import stats
 
 from agents.algorithms import ALGORITHMS, Algorithm
@@ -120,12 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("suite.csv"))
     arguments = parser.parse_args()
     jobs = list(itertools.product(arguments.tasks, arguments.seeds))
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        rows = list(pool.map(job, *zip(*jobs, strict=True)))
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = run_jobs(job, jobs, arguments.jobs, arguments.out)
     print("| task | env | training problems | change | held-out problems | change |\n|---|---|---|---|---|---|")
     for name in arguments.tasks:
         mine = [row for row in rows if row["task"] == name]

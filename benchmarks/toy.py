@@ -12,17 +12,17 @@ Writes one line a job to a CSV.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import math
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from jobs import run_jobs
 
 import textenvs
 
@@ -151,14 +151,9 @@ def main() -> None:
     parser.add_argument("--overrides", type=json.loads, default={}, help="of our algorithms' coefficients, as JSON")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("toy.csv"))
     arguments = parser.parse_args()
-    jobs = list(itertools.product(arguments.agents, arguments.tasks, arguments.seeds))
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        rest = ([arguments.length] * len(jobs), [arguments.overrides] * len(jobs))
-        rows = list(pool.map(job, *zip(*jobs, strict=True), *rest))
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    rest = ([arguments.length], [arguments.overrides])
+    jobs = list(itertools.product(arguments.agents, arguments.tasks, arguments.seeds, *rest))
+    rows = run_jobs(job, jobs, arguments.jobs, arguments.out)
     print(f"| agent | {' | '.join(task.lower() for task in arguments.tasks)} |")
     print("|---" * (1 + len(arguments.tasks)) + "|")
     for agent in arguments.agents:

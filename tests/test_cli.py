@@ -239,6 +239,8 @@ def test_bad_prompt_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "latin.txt": (b"caf\xe9", "must be UTF-8, got byte 3"),
         "key.jsonl": (b'{"prompt": "a"}\n{"promt": "b"}\n', "key.jsonl:2 must be a JSON object with the key 'prompt'"),
         "broken.jsonl": (b'{"prompt": "a"\n', "broken.jsonl:1 must be a JSON object"),
+        "twice.jsonl": (b'{"prompt": "a", "prompt": "b"}\n', "must have each key once, got 'prompt' 2 times"),
+        "nan.jsonl": (b'{"prompt": "a", "metadata": {"x": NaN}}\n', "must be finite, got NaN, at '/metadata/x'"),
         "deep.jsonl": (b"[" * 100_000, "deep.jsonl:1 must be a JSON object"),
     }
     for name, (content, words) in cases.items():

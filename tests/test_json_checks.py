@@ -245,7 +245,9 @@ def test_a_misspelt_keyword_is_refused(schema: dict[str, Any], words: str) -> No
 
 def test_names_and_annotations_that_are_no_keywords_are_fine() -> None:
     fine = {"properties": {"tpye": {"note": "x", "unit": "m", "x-tpye": 1}, "requird": {"enum": [{"tpye": 1}]}}}
-    JsonSchema(schema=fine | {"const": {"minlength": 1}, "default": {"itms": 1}, "example": 1, "nullable": True})
+    rest = {"const": {"minlength": 1}, "default": {"itms": 1}, "example": 1, "nullable": True}
+    reward = JsonSchema(schema=fine | rest)
+    assert scored(reward, Problem("q"), '{"minlength": 1}', '{"minLength": 1}') == [1, 0]
 
 
 def doubling(levels: int, key: str = "allOf") -> dict[str, Any]:

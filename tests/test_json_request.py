@@ -17,7 +17,7 @@ from structured import problems, scored
 
 import textenvs
 from textenvs.rewards.json_checks import JsonSchema
-from textenvs.strict_json import read_json
+from textenvs.strict_json import DOCUMENT, read_json
 from textenvs.tasks.structured_json import DEAD, START, SYMBOLS, TEXTS, TO_END, JsonRequest, State, _after, _to_end
 
 
@@ -122,7 +122,10 @@ def test_a_masked_walk_never_nests_deeper_than_the_reward_reads(opening: str) ->
         ids.append(token)
     while not ids or ids[-1] != task.vocab.eos_id:
         ids.append(int(rng.choice(np.flatnonzero(task.legal(task[0], ids)))))
-    read_json(task.vocab.decode(ids))
+    text = task.vocab.decode(ids)
+    depth = max(itertools.accumulate((c in "[{") - (c in "]}") for c in text))
+    assert depth == DOCUMENT.depth if opening == "[" else depth < DOCUMENT.depth, "the others need more tokens a level"
+    read_json(text)
 
 
 def test_records_differ_at_every_setting() -> None:

@@ -15,7 +15,7 @@ from textenvs.rewards.metrics import ExactMatch, LengthMatch, PositionMatch
 from textenvs.rewards.pretrained import LogProb, PretrainedClassifier
 from textenvs.rewards.references import Bleu, ChrF, EditSimilarity, PrefixMatch, Rouge1, Rouge2, RougeL, TokenF1
 from textenvs.rules import Rules
-from textenvs.strict_json import JsonLimits, read_json
+from textenvs.strict_json import JSON_LINE, JsonLimits, read_json
 from textenvs.task import Problem, Task
 from textenvs.tasks import TASKS, make_task
 from textenvs.vector_env import TextGenVectorEnv
@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ENTRIES",
+    "JSON_LINE",
     "REWARDS",
     "TASKS",
     "Anchors",

@@ -98,7 +98,7 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     causes = tuple(scores.causes) or ("",) * len(problems)
     if len(causes) != len(problems):
         raise ValueError(f"reward {name} must give {len(problems)} causes, one a response, or none, got {len(causes)}")
-    judged = ~Scores(values, status=status).faulty
+    judged = ~scores.faulty
     bad = np.flatnonzero(judged & ~np.isfinite(values))
     if len(bad):
         raise ValueError(

@@ -5,12 +5,12 @@ Also home of the prompt-file reader, for prompts of your own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from textenvs.pack_task import ASSETS, StoredTask
+from textenvs.strict_json import JSON_LINE, read_json
 from textenvs.task import Problem, check_split
 from textenvs.vocab import TokenizerVocab
 
@@ -101,8 +101,8 @@ def _problem(prompt: Any, where: str) -> Problem:
 
 def _json_line(line: str, where: str) -> Problem:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = read_json(line, JSON_LINE)
+    except ValueError as error:
         raise ValueError(f"{where} must be a JSON object, got {line[:80]!r}: {error}") from None
     if not isinstance(row, dict) or "prompt" not in row:
         raise ValueError(f"{where} must be a JSON object with the key 'prompt', got {line[:80]!r}; add the key")

@@ -47,7 +47,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from textenvs.pack_task import ASSETS, StoredTask
-from textenvs.strict_json import JsonLimits, read_json
+from textenvs.strict_json import JSON_LINE, read_json
 from textenvs.task import Problem, check_split, permuted
 from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
 
@@ -55,8 +55,6 @@ from textenvs.vocab import CharVocab, TokenizerVocab, Vocab, near_miss
 MAX_FILE_BYTES = 256 << 20
 #: Budget where no reference says how long a response is.
 DEFAULT_NEW_TOKENS = 64
-#: Of a line of JSON.
-LINE = JsonLimits(num_bytes=16 << 20, depth=128, values=1 << 20, digits=4_000, surrogates=True)
 _SPLITS = {"train": "train", "heldout": "heldout", "test": "heldout"}
 
 
@@ -198,7 +196,7 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    cells = read_json(line, LINE)
+                    cells = read_json(line, JSON_LINE)
                 except ValueError as error:
                     raise ValueError(f"{file}:{number}: must be JSON, got {line[:80]!r}: {error}") from None
                 if not isinstance(cells, dict):
