@@ -6,7 +6,7 @@ export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow mutations lint install clean
+.PHONY: demo test test-slow mutations bench bench-full lint install clean
 
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt
@@ -35,6 +35,16 @@ test-slow: install
 # Plants one wrong line at a time and prints which test noticed.
 mutations: install
 	$(BIN)/python benchmarks/mutations.py --jobs 2
+
+# The rows of benchmarks/README.md, in under 15 minutes on a quiet machine; bench-full runs those that take longer.
+bench: install
+	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/env_batch.py
+	$(BIN)/python benchmarks/env_growth.py
+	$(BIN)/python benchmarks/table.py
+
+bench-full: install
+	$(BIN)/python benchmarks/table.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -81,7 +81,7 @@ def record(
             str(threads),
             f"{os.getloadavg()[0]:.1f}",
             f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
-            _commit(),
+            commit(),
             machine(),
         ]
         values.append(" ".join(f"{name}={number}" for name, number in known.items()))
@@ -104,7 +104,7 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit measured, with a + where the tree differs from it."""
     asked = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
