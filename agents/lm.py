@@ -25,7 +25,15 @@ from agents.gguf import convert_gguf
 from agents.lora import LoraSettings, adapter_tensors, inject_adapter, read_adapter_config, save_adapter
 from agents.losses import entropy
 from agents.policy import Decisions
-from agents.pretrained import find_file, load_causal_lm, load_tensors, read_fingerprint, weights, without_dropout
+from agents.pretrained import (
+    find_file,
+    load_causal_lm,
+    load_tensors,
+    read_fingerprint,
+    weights,
+    with_fused_gelu,
+    without_dropout,
+)
 from agents.rollout import Rollout
 
 MAX_LOGITS_BYTES = 256 * 2**20  # no (tokens, vocabulary) array of a forward or a backward is larger
@@ -144,7 +152,7 @@ class LMPolicy(nn.Module):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(without_dropout(config), dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(with_fused_gelu(without_dropout(config)), dtype=torch.float32)
         return cls(model, metadata, temperature=temperature)
 
     @classmethod
@@ -320,18 +328,18 @@ class LMPolicy(nn.Module):
         """
         observed, mask = rollout.observations[rows], rollout.mask[rows]
         present = observed != self.num_tokens
-        first, width = present.argmax(1), int(present.sum(1).max())
+        first, (row, t) = present.argmax(1), np.nonzero(mask)
+        # The token at a position was predicted from the hidden state before it, so that nobody reads the last token's.
+        before = rollout.positions[rows][row, t] - first[row] - 1
+        width = int(before.max()) + 1
         # Right-padded: with a causal mask no token sees the padding, so positions 0, 1, ... need no mask at all.
         slots = np.minimum(first[:, None] + np.arange(width), observed.shape[1] - 1)
         tokens = np.take_along_axis(observed, slots, 1)
         hidden = self.model.base_model(
             input_ids=torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device),
-            position_ids=torch.arange(width, device=self.device)[None].expand(len(rows), -1),
+            position_ids=torch.arange(width, device=self.device)[None],
             use_cache=False,
         ).last_hidden_state
-        row, t = np.nonzero(mask)
-        # The token at a position was predicted from the hidden state before it.
-        before = rollout.positions[rows][row, t] - first[row] - 1
         hidden = hidden[torch.from_numpy(row), torch.from_numpy(before)]
         actions = torch.from_numpy(rollout.actions[rows][row, t]).to(self.device)
         legal = None if rollout.legal is None else torch.from_numpy(rollout.legal[rows][row, t]).to(self.device)

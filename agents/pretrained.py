@@ -42,7 +42,7 @@ def load_causal_lm(name: str | Path, metadata: Mapping[str, Any]) -> PreTrainedM
         _check_vocabulary(name, metadata, config.vocab_size)
         model, info = AutoModelForCausalLM.from_pretrained(
             name,
-            config=without_dropout(config),
+            config=with_fused_gelu(without_dropout(config)),
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
@@ -100,6 +100,13 @@ def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
     for name, value in config.to_dict().items():
         if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
             setattr(config, name, 0.0)
+    return config
+
+
+def with_fused_gelu(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Name GPT-2's activation so that it is one operation: under its own name it is eight, a sixth of an update."""
+    if getattr(config, "activation_function", None) == "gelu_new":
+        config.activation_function = "gelu_pytorch_tanh"
     return config
 
 

@@ -202,7 +202,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
     reference = policy.frozen_copy()
     reference_hash = parameter_hash(reference)
     trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon)
+    optimizer = torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon, fused=True)
     with ExitStack() as stack:
         stack.callback(envs.close)
         stack.enter_context(run_lock(run_dir))

@@ -59,7 +59,7 @@ MUTANTS = (
     # Positions and the token shift.
     Mutant("position_ids dropped while sampling", _LM, "            position_ids=positions,\n", "", _SAME),
     Mutant("position_ids count the left padding in the update", _LM,
-           "position_ids=torch.arange(width, device=self.device)[None].expand(len(rows), -1)",
+           "position_ids=torch.arange(width, device=self.device)[None]",
            "position_ids=torch.from_numpy(slots).to(self.device)", _SAME),
     Mutant("logits shifted by one in the update", _LM, "rollout.positions[rows][row, t] - first[row] - 1",
            "rollout.positions[rows][row, t] - first[row]", _SAME),
