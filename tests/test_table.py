@@ -67,9 +67,11 @@ def test_only_what_stands_between_the_markers_is_written_again(table: ModuleType
         table.write(readme, results)
         expected = table.markdown(table.newest(results))
         assert readme.read_text(encoding="utf-8") == f"before\n{table.BEGIN}\n\n{expected}\n\n{table.END}\nafter\n"
-    readme.write_text(f"{table.END}{table.BEGIN}", encoding="utf-8")
-    with pytest.raises(ValueError, match="put them back"):
-        table.write(readme, results)
+    for wrong in ("", f"{table.END}{table.BEGIN}", f"{table.BEGIN}{table.END}" * 2):
+        readme.write_text(wrong, encoding="utf-8")
+        with pytest.raises(ValueError, match="put them back"):
+            table.write(readme, results)
+        assert readme.read_text(encoding="utf-8") == wrong
 
 
 def test_the_readme_tells_of_every_script() -> None:
