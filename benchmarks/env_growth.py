@@ -106,8 +106,8 @@ class Run:
             self.observation = self.envs.step(row)[0]
         step = (time.perf_counter() - started) / self.num_steps
         started = time.perf_counter()
-        for _ in range(self.num_copies):
-            self.observation.copy()
+        for _ in range(self.num_copies):  # each replaces the one before, as the next observation does
+            self.observation = self.observation.copy()
         copied = (time.perf_counter() - started) / self.num_copies
         if kept:
             self.turns.append((step, copied))
