@@ -27,6 +27,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "turns-dense": ("TextGen-v0", {"task": GuessingGame(), "dense": True}),
     "faults": ("textenvs/Copy-v0", {"reward": Flaky(), "alphabet": "ab", "length": 5}),
     "faults-dense": ("textenvs/Copy-v0", {"reward": Flaky(), "alphabet": "ab", "length": 5, "dense": True}),
+    "dense-from-one": ("textenvs/Copy-v0", {"reward": lambda problem, text: 1.0 + len(text), "dense": True}),
     "time-limit": ("textenvs/Copy-v0", {"max_episode_steps": 3}),
 }
 

@@ -119,6 +119,7 @@ class Rules:
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_new_tokens": self.max_new_tokens,
         }
+        self._slots = np.arange(self.max_new_tokens)
         self._starts: dict[int, Start] = {}
         self._by_prompt: dict[str, Problem] | None = None
         self._warned = False
@@ -266,7 +267,7 @@ class Rules:
         problems: Sequence[Problem],
         rows: IntArray,
         ends: IntArray,
-        reasons: Sequence[str],
+        reasons: Sequence[str] | NDArray[np.object_],
         turn_ends: Sequence[Sequence[int]] = (),
     ) -> tuple[Scores, Responses]:
         """Score B rows.
@@ -284,11 +285,10 @@ class Rules:
         Raises:
             ValueError, TypeError: the reward did not return B finite values.
         """
-        lengths = ends - self.max_prompt_tokens
-        lengths -= [reason == "eos" for reason in reasons]
-        token_ids = rows[:, self.max_prompt_tokens :]
-        token_ids = np.where(np.arange(self.max_new_tokens) < lengths[:, None], token_ids, -1)
-        responses = Responses(token_ids, lengths, reasons, self.vocab, turn_ends if self.has_replies else ())
+        reasons = np.asarray(reasons, dtype=object)
+        lengths = ends - self.max_prompt_tokens - (reasons == "eos")
+        token_ids = np.where(self._slots < lengths[:, None], rows[:, self.max_prompt_tokens :], -1)
+        responses = Responses(token_ids, lengths, reasons.tolist(), self.vocab, turn_ends if self.has_replies else ())
         return self.judge(problems, responses), responses
 
     def judge(self, problems: Sequence[Problem], responses: Responses) -> Scores:
@@ -298,9 +298,11 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         scores = score_batch(self.reward, problems, responses)
+        if self._warned or not np.count_nonzero(scores.faulty):
+            return scores
         faults = (cause for word, cause in zip(scores.status, scores.causes, strict=True) if word == "infra_fault")
         cause = next((cause for cause in faults if cause not in ("", UNKNOWN_CAUSE)), None)
-        if cause is not None and not self._warned:
+        if cause is not None:
             self._warned = True
             warnings.warn(
                 f"reward {self.reward.name} failed: {cause}; the episode is an infra_fault: not scored, truncated, "

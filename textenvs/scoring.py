@@ -23,6 +23,9 @@ INFO_KEYS = (
 #: The cause of a fault that the reward reports without one.
 UNKNOWN_CAUSE = "the reward did not say why"
 
+#: Types that need no look at their abstract base classes.
+_USUAL = {"status": (tuple, list), "causes": (tuple, list), "parts": (dict,)}
+
 #: Code that is not the user's: this package, what is installed, and Python itself.
 _INSTALLED = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 _NOT_THEIRS = ("<frozen ", *(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *_INSTALLED)))
@@ -76,6 +79,8 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     if not isinstance(scores, Scores):
         raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
     for field, given in (("status", scores.status), ("causes", scores.causes), ("parts", scores.parts)):
+        if type(given) in _USUAL[field]:
+            continue
         if (
             isinstance(given, str)
             or not isinstance(given, Iterable)
@@ -98,30 +103,31 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     causes = tuple(scores.causes) or ("",) * len(problems)
     if len(causes) != len(problems):
         raise ValueError(f"reward {name} must give {len(problems)} causes, one a response, or none, got {len(causes)}")
-    judged = ~scores.faulty
-    bad = np.flatnonzero(judged & ~np.isfinite(values))
-    if len(bad):
+    faulty = scores.faulty
+    if scores.status:
+        values[faulty] = 0.0
+        unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
+        causes = tuple(
+            "" if word == "ok" else cause or unsaid[word] for word, cause in zip(status, causes, strict=True)
+        )
+    elif scores.causes:
+        causes = ("",) * len(problems)
+    if np.count_nonzero(np.isfinite(values)) < len(values):
+        bad = np.flatnonzero(~np.isfinite(values))[0]
         raise ValueError(
-            f"reward {name} must be finite, got {values[bad[0]]} for the problem with prompt "
-            f"{problems[bad[0]].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
+            f"reward {name} must be finite, got {values[bad]} for the problem with prompt "
+            f"{problems[bad].prompt[:80]!r}; return a number, or the status 'infra_fault' when it cannot be scored"
         )
     parts: dict[str, FloatArray] = {}
     for part, numbers in scores.parts.items():
         if not isinstance(part, str) or part in INFO_KEYS or part.startswith("_"):
             raise ValueError(f"reward {name} must not name a part {part!r}: info uses such names; rename the part")
         parts[part] = column = _array(numbers, f"reward {name} must give its part {part!r} numbers", np.float64)
-        if column.shape != values.shape or not np.isfinite(column[judged]).all():
+        if column.shape != values.shape or np.count_nonzero(np.isfinite(column) | faulty) < len(column):
             raise ValueError(
                 f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
             )
-    if scores.status:
-        unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
-        causes = tuple(
-            "" if word == "ok" else cause or unsaid[word] for word, cause in zip(status, causes, strict=True)
-        )
-    else:
-        causes = ("",) * len(problems)
-    return Scores(np.where(judged, values, 0.0), parts, status, causes)
+    return Scores(values, parts, status, causes)
 
 
 def _array(given: Any, must: str, dtype: Any = None) -> NDArray[Any]:

@@ -16,9 +16,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from textenvs.infos import Infos, fill
+from textenvs.rewards.problem_rows import ProblemRows
 from textenvs.rules import OPTIONS, Rules, Start
 from textenvs.starts import Starts, Streams
-from textenvs.task import Problem
 
 BoolArray = NDArray[np.bool_]
 
@@ -60,15 +61,17 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self.render_mode = None
         self._max_episode_steps = max_episode_steps
         self._all_rows = np.arange(num_envs)
-        self._rows = np.full((num_envs, rules.width), rules.num_tokens, dtype=np.int64)
-        self._slots = self._rows.reshape(-1)  # the same memory: one index is faster than two
+        #: All rows one after the other, for one index is faster than two, and a slot for what ended rows are sent.
+        self._slots = np.full(num_envs * rules.width + 1, rules.num_tokens, dtype=np.int64)
+        self._rows = self._slots[:-1].reshape(num_envs, rules.width)  # the same memory
         self._first_slots = self._all_rows * rules.width
-        self._ends = np.full(num_envs, rules.max_prompt_tokens, dtype=np.int64)
+        self._row_ends = self._first_slots + rules.width
+        self._response_slots = self._first_slots + rules.max_prompt_tokens
+        self._next_slots = self._response_slots.copy()
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._scores = np.zeros(num_envs)
         self._ended = np.ones(num_envs, dtype=bool)
         self._started = False
-        self._numbers = np.full(num_envs, -1, dtype=np.int64)
         #: What each row started from: a line of the table, or, for a prompt of the user's own, what stands here.
         self._lines = np.zeros(num_envs, dtype=np.int64)
         self._own: dict[int, Start] = {}
@@ -104,7 +107,8 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         for i in rows.tolist():
             if (row_seed := seeds[i]) is not None:
                 self._streams.seed(i, int(row_seed))
-        infos = self._start(rows, options)
+        infos = Infos()
+        self._start(rows, options, infos)
         self._started = True
         return self._observe(), infos
 
@@ -117,8 +121,8 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError("options['reset_mask'] must have a True, got none; leave it out to reset every row")
         return np.flatnonzero(mask)
 
-    def _start(self, rows: NDArray[np.int64], options: dict[str, Any]) -> dict[str, Any]:
-        """Write fresh prompts into `rows` (M,) and return their infos."""
+    def _start(self, rows: NDArray[np.int64], options: dict[str, Any], infos: Infos) -> None:
+        """Write fresh prompts into `rows` (M,), and their infos."""
         rules = self.rules
         if "prompt" in options:
             start, numbers = rules.start_prompt(options["prompt"]), np.full(len(rows), -1)
@@ -129,22 +133,24 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
                 self._own.pop(i, None)
             if "problem" in options:
                 numbers = np.broadcast_to(options["problem"], (self.num_envs,))[rows]
+                if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= len(rules.task):
+                    for number in numbers.tolist():
+                        rules.start(number)  # raises for the first that is none
             else:
                 numbers = self._streams.draw(rows)
             lines = self._starts.lines(numbers)
-            self._rows[rows] = self._starts.rows[lines]
+            self._rows[rows] = self._starts.rows.take(lines, 0)
             self._lines[rows] = lines
         if rules.has_replies:
             for i in rows.tolist():
                 self._turn_ends[i] = []
-        self._numbers[rows] = numbers
-        self._ends[rows] = rules.max_prompt_tokens
-        self._steps[rows] = 0
-        self._scores[rows] = 0.0
+        self._next_slots[rows] = self._response_slots[rows]
+        if self._max_episode_steps is not None:
+            self._steps[rows] = 0
+        if rules.dense:
+            self._scores[rows] = 0.0
         self._ended[rows] = False
-        infos: dict[str, Any] = {}
-        self._fill(infos, rows, {"problem": numbers})
-        return infos
+        infos.defer(lambda infos: fill(infos, self.num_envs, rows, {"problem": numbers}))
 
     # ------------------------------------------------------------------------------------------------------- step
 
@@ -162,62 +168,72 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("step() needs running episodes; call reset() first")
         rules = self.rules
         tokens = self._tokens(actions)
-        resetting = np.flatnonzero(self._ended)
+        (resetting,) = self._ended.nonzero()
         if len(resetting) and self.autoreset_mode == AutoresetMode.DISABLED:
             waiting = resetting[:8].tolist()
             raise ResetNeeded(f"rows {waiting} have ended; call reset(options={{'reset_mask': ended}}) first")
-        # An ended row is written too: it is about to be started again as a whole.
-        self._slots[self._first_slots + np.minimum(self._ends, rules.width - 1)] = tokens
-        self._ends += 1
-        self._steps += 1
-        running = ~self._ended
-        closing = np.flatnonzero(running & (rules.ends_turn[tokens] | (self._ends == rules.width)))
-        infos = self._start(resetting, {}) if len(resetting) else {}
+        self._slots[self._next_slots] = tokens
+        self._next_slots += 1
+        if self._max_episode_steps is not None:
+            self._steps += 1
+        closes = rules.ends_turn[tokens] | (self._next_slots == self._row_ends)
+        closes[resetting] = False
+        (closing,) = closes.nonzero()
+        infos = Infos()
+        final = Infos() if self.autoreset_mode == AutoresetMode.SAME_STEP else infos
+        if len(resetting):
+            self._start(resetting, {}, infos)
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=bool)
         truncated = np.zeros(self.num_envs, dtype=bool)
-        finished, reasons = self._close(closing)
+        finished, reasons = self._close(closing, tokens)
         if rules.dense:
-            running[finished] = False
+            running = np.ones(self.num_envs, dtype=bool)
+            running[resetting] = running[finished] = False
             self._pay_dense(np.flatnonzero(running), rewards)
         if len(finished):
-            target = infos if self.autoreset_mode != AutoresetMode.SAME_STEP else infos.setdefault("final_info", {})
-            self._finish(finished, reasons, rewards, truncated, target)
-            terminated[finished] = ~truncated[finished]
+            terminated[finished] = True
+            self._finish(finished, reasons, rewards, terminated, truncated, final)
+            self._next_slots[finished] = len(self._slots) - 1
         if self._max_episode_steps is not None:
             truncated |= self._steps >= self._max_episode_steps
         self._ended = terminated | truncated
-        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
-            self._restart(np.flatnonzero(self._ended), infos)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and np.count_nonzero(self._ended):
+            self._restart(np.flatnonzero(self._ended), infos, final)
         return self._observe(), rewards, terminated, truncated, infos
 
     def _tokens(self, actions: Any) -> NDArray[np.int64]:
         tokens = np.asarray(actions)
         if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
             raise InvalidAction(f"actions must be {self.num_envs} ints, got shape {tokens.shape} of {tokens.dtype}")
-        if tokens.min() < 0 or tokens.max() >= self.rules.num_tokens:
-            bad = tokens[(tokens < 0) | (tokens >= self.rules.num_tokens)][0]
-            raise InvalidAction(f"actions must be ints in [0, {self.rules.num_tokens}), got {bad}; they are token ids")
-        return tokens.astype(np.int64, copy=False)
+        tokens = tokens.astype(np.int64, copy=False)
+        bad = tokens.view(np.uint64) >= self.rules.num_tokens  # a negative one is a large one
+        if np.count_nonzero(bad):
+            raise InvalidAction(
+                f"actions must be ints in [0, {self.rules.num_tokens}), got {np.asarray(actions)[bad][0]}; they are "
+                "token ids"
+            )
+        return tokens
 
-    def _close(self, closing: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
-        """Close the turns of `closing` (M,); which of them ended their episode, and why."""
+    def _close(
+        self, closing: NDArray[np.int64], tokens: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+        """Close the turns of `closing` (M,), which `tokens` (N,) ended; who ended the episode too, and why."""
         if not self.rules.has_replies:
-            last = self._slots[self._first_slots[closing] + self._ends[closing] - 1]
-            return closing, self.rules.finish_reasons[last].tolist()
+            return closing, self.rules.finish_reasons[tokens[closing]]
         finished, reasons = [], []
         for i, problem in zip(closing.tolist(), self._problems(closing), strict=True):
-            end, reason = self.rules.close_turn(problem, self._rows[i], int(self._ends[i]), self._turn_ends[i])
-            self._ends[i] = end
+            end, reason = self.rules.close_turn(problem, self._rows[i], self._end(i), self._turn_ends[i])
+            self._next_slots[i] = self._first_slots[i] + end
             if reason is not None:
                 finished.append(i)
                 reasons.append(reason)
-        return np.array(finished, dtype=np.int64), reasons
+        return np.array(finished, dtype=np.int64), np.array(reasons, dtype=object)
 
     def _pay_dense(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
         """Pay the running `rows` (M,) the growth of their score."""
         if len(rows):
-            scores, _ = self._score(rows, ["running"] * len(rows))
+            scores, _ = self._score(rows, np.full(len(rows), "running", dtype=object))
             fault = scores.faulty
             rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows])
             self._scores[rows] += rewards[rows]
@@ -225,81 +241,71 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
     def _finish(
         self,
         rows: NDArray[np.int64],
-        reasons: list[str],
+        reasons: NDArray[np.object_],
         rewards: NDArray[np.float64],
+        terminated: BoolArray,
         truncated: BoolArray,
-        infos: dict[str, Any],
+        infos: Infos,
     ) -> None:
-        """Score the ended `rows` (M,); write their rewards (N,), faults (N,) and infos."""
+        """Score the ended `rows` (M,); write their rewards (N,), what faults make of their flags (N,), and infos."""
         rules = self.rules
         scores, responses = self._score(rows, reasons)
         fault = scores.faulty
-        rewards[rows] = np.where(fault, 0.0, scores.values - self._scores[rows] if rules.dense else scores.values)
-        truncated[rows] = fault
-        final: dict[str, Any] = {
-            "problem": self._numbers[rows],
-            "prompt": self._column(self._starts.prompts, "prompt", rows),
-            "response": responses.texts,
-            "finish_reason": reasons,
-            "is_success": scores.values >= rules.task.threshold,
-            "status": scores.status,
-        }
-        if rules.has_replies:
-            final["turns"] = responses.turns
-        if not fault.any():
-            self._fill(infos, rows, final | dict(scores.parts))
-            return
-        final["finish_reason"] = ["fault" if bad else reason for bad, reason in zip(fault, reasons, strict=True)]
-        final["is_success"] &= ~fault
-        self._fill(infos, rows, final)
-        # What failed to be judged has a cause and no parts.
-        self._fill(infos, rows[~fault], {name: column[~fault] for name, column in scores.parts.items()})
-        self._fill(infos, rows[fault], {"cause": [scores.causes[j] for j in np.flatnonzero(fault)]})
+        rewards[rows] = scores.values - np.where(fault, 0.0, self._scores[rows]) if rules.dense else scores.values
+        if np.count_nonzero(fault):
+            terminated[rows], truncated[rows] = ~fault, fault
+        lines, own, table = self._lines[rows], dict(self._own), self._starts
 
-    def _score(self, rows: NDArray[np.int64], reasons: list[str]) -> Any:
+        def write(infos: Infos) -> None:
+            starts = list(zip(rows.tolist(), lines.tolist(), strict=True))
+            columns = {
+                "problem": np.array([-1 if i in own else table.numbers[line] for i, line in starts]),
+                "prompt": [own[i].prompt if i in own else table.prompts[line] for i, line in starts],
+                "response": responses.texts,
+                "finish_reason": np.where(fault, "fault", reasons).tolist(),
+                "is_success": (scores.values >= rules.task.threshold) & ~fault,
+                "status": scores.status,
+            }
+            if rules.has_replies:
+                columns["turns"] = responses.turns
+            fill(infos, self.num_envs, rows, columns)
+            # What failed to be judged has a cause and no parts.
+            fill(infos, self.num_envs, rows[~fault], {name: part[~fault] for name, part in scores.parts.items()})
+            fill(infos, self.num_envs, rows[fault], {"cause": [scores.causes[j] for j in np.flatnonzero(fault)]})
+
+        infos.defer(write)
+
+    def _score(self, rows: NDArray[np.int64], reasons: NDArray[np.object_]) -> Any:
         turn_ends = [self._turn_ends[i] for i in rows.tolist()] if self.rules.has_replies else ()
-        return self.rules.score(self._problems(rows), self._rows[rows], self._ends[rows], reasons, turn_ends)
+        ends = self._next_slots[rows] - self._first_slots[rows]
+        return self.rules.score(self._problems(rows), self._rows.take(rows, 0), ends, reasons, turn_ends)
 
-    def _problems(self, rows: NDArray[np.int64]) -> list[Problem]:
-        return self._column(self._starts.problems, "problem", rows)
+    def _end(self, i: int) -> int:
+        """First unused slot of row i."""
+        return int(self._next_slots[i] - self._first_slots[i])
 
-    def _column(self, column: NDArray[np.object_], name: str, rows: NDArray[np.int64]) -> list[Any]:
-        """What the `rows` (M,) started from: a column of the table, and the field of that name of the user's own."""
-        values: list[Any] = column[self._lines[rows]].tolist()
-        for j, i in enumerate(rows.tolist()) if self._own else ():
-            if i in self._own:
-                values[j] = getattr(self._own[i], name)
-        return values
+    def _problems(self, rows: NDArray[np.int64]) -> Sequence[Any]:
+        """The problems of `rows` (M,)."""
+        problems, own = ProblemRows(self._starts, self._lines[rows]), self._own
+        if not own:
+            return problems
+        return [own[i].problem if i in own else problems[j] for j, i in enumerate(rows.tolist())]
 
-    def _restart(self, rows: NDArray[np.int64], infos: dict[str, Any]) -> None:
+    def _restart(self, rows: NDArray[np.int64], infos: Infos, final_info: Infos) -> None:
         """SAME_STEP: put what ended into `final_obs` and `final_info`, then start the rows again."""
         final = self.rules.observe(self._rows[rows], lambda: self.action_masks()[rows])
-        observations = np.full(self.num_envs, None, dtype=object)
-        for j, i in enumerate(rows):
-            observations[i] = {key: value[j] for key, value in final.items()} if isinstance(final, dict) else final[j]
-        ended = np.zeros(self.num_envs, dtype=bool)
-        ended[rows] = True
-        infos.setdefault("final_info", {})
-        infos |= {"final_obs": observations, "_final_obs": ended, "_final_info": ended.copy()}
-        infos |= self._start(rows, {})
 
-    def _fill(self, infos: dict[str, Any], rows: NDArray[np.int64], columns: dict[str, Any]) -> None:
-        """Put `columns` (M,) of `rows` (M,) into `infos` as Gymnasium does: (N,) arrays beside `_key` masks."""
-        if not len(rows):
-            return
-        filled = np.zeros(self.num_envs, dtype=bool)
-        filled[rows] = True
-        for key, values in columns.items():
-            if key not in infos:
-                numbers = isinstance(values, np.ndarray)
-                infos[key] = np.zeros(self.num_envs, values.dtype) if numbers else np.empty(self.num_envs, object)
-            mask = f"_{key}"
-            infos[mask] = infos[mask] | filled if mask in infos else filled.copy()
-            if key == "turns":  # NumPy would take a list of lists for a second axis
-                for i, value in zip(rows.tolist(), values, strict=True):
-                    infos[key][i] = value
-            else:
-                infos[key][rows] = values
+        def write(infos: Infos) -> None:
+            observations = np.full(self.num_envs, None, dtype=object)
+            for j, i in enumerate(rows):
+                observations[i] = {k: value[j] for k, value in final.items()} if isinstance(final, dict) else final[j]
+            ended = np.zeros(self.num_envs, dtype=bool)
+            ended[rows] = True
+            infos |= {"final_obs": observations, "final_info": final_info}
+            infos |= {"_final_obs": ended, "_final_info": ended.copy()}
+
+        infos.defer(write)
+        self._start(rows, {}, infos)
 
     # ------------------------------------------------------------------------------------------------------ views
 
@@ -314,7 +320,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         masks = np.ones((self.num_envs, rules.num_tokens), dtype=bool)
         running = np.flatnonzero(~self._ended)
         for i, problem in zip(running.tolist(), self._problems(running), strict=True):
-            masks[i] = rules.legal(problem, self._rows[i], int(self._ends[i]))
+            masks[i] = rules.legal(problem, self._rows[i], self._end(i))
         return masks
 
     def demonstration(self) -> list[list[int] | None]:

@@ -117,7 +117,7 @@ class Scores:
     status: Sequence[str] = ()
     causes: Sequence[str] = ()
 
-    @property
+    @cached_property
     def faulty(self) -> NDArray[np.bool_]:
         """(B,) which rows are an infra_fault."""
         if "infra_fault" not in self.status:
@@ -227,6 +227,9 @@ class FunctionReward(Reward):
         values = np.empty(len(responses))
         for i, (problem, text) in enumerate(zip(problems, responses.texts, strict=True)):
             value = self.function(problem, text)
+            if type(value) is float:  # what nearly all return; the check below takes longer than many a function
+                values[i] = value
+                continue
             try:
                 if not isinstance(value, SupportsFloat):  # float() would read a text
                     raise TypeError

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from textenvs.rewards.base import FloatArray, ProblemLike, Responses, Reward, Scores
+from textenvs.rewards.problem_rows import ProblemRows
 from textenvs.vocab import IntArray, Vocab
 
 #: Unicode's categories of controls, of characters without width such as U+200B, and of spaces.
@@ -115,16 +116,56 @@ def _encoded(vocab: Vocab, references: tuple[str, ...], width: int) -> tuple[Int
 def _reference_rows(problems: Sequence[ProblemLike], responses: Responses) -> tuple[IntArray, IntArray, IntArray]:
     """All references, one a row: whose it is (R,), its ids (R, T) with -2 where unused, its length (R,)."""
     vocab, width = responses.vocab, responses.token_ids.shape[1]
-    nothing = np.empty((0, width), dtype=np.int64), np.empty(0, dtype=np.int64)
-    encoded = [_encoded(vocab, problem.references or references_of(problem), width) for problem in problems]
-    rows, lengths = zip(nothing, *encoded, strict=True)  # an empty batch has neither
+    if isinstance(problems, ProblemRows):
+        memo, key = problems.table.memo, (_EncodedReferences, vocab, width)
+        if key not in memo:
+            memo[key] = _EncodedReferences(vocab, width)
+        table: _EncodedReferences = memo[key]
+        return table.of(problems)
+    nothing = np.empty((0, width), dtype=np.int64), np.empty(0, dtype=np.int64)  # an empty batch has neither
+    encoded = [_encoded(vocab, references_of(problem), width) for problem in problems]
+    rows, lengths = zip(nothing, *encoded, strict=True)
     owners = np.repeat(np.arange(len(encoded)), [len(row) for row in rows[1:]])
     return owners, np.concatenate(rows), np.concatenate(lengths)
 
 
+class _EncodedReferences:
+    """The references of a table of problems, encoded when their problem first comes."""
+
+    def __init__(self, vocab: Vocab, width: int) -> None:
+        self._vocab, self._width, self._num_rows = vocab, width, 0
+        self._firsts: IntArray = np.empty(0, dtype=np.int64)  # (lines,) row of a problem's first reference, or -1
+        self._counts: IntArray = np.empty(0, dtype=np.int64)  # (lines,) number of its references
+        self._ids: IntArray = np.empty((64, width), dtype=np.int64)
+        self._lengths: IntArray = np.empty(64, dtype=np.int64)
+
+    def of(self, problems: ProblemRows) -> tuple[IntArray, IntArray, IntArray]:
+        """See `_reference_rows`."""
+        lines, num_new = problems.lines, len(problems.table.problems) - len(self._firsts)
+        if num_new:
+            self._firsts, self._counts = (np.append(x, np.full(num_new, -1)) for x in (self._firsts, self._counts))
+        for line in np.unique(lines[self._firsts[lines] < 0]).tolist():
+            self._add(line, references_of(problems.table.problems[line]))
+        firsts, counts = self._firsts[lines], self._counts[lines]
+        owners = np.arange(len(lines)).repeat(counts)
+        if len(owners) > len(lines):
+            firsts = firsts.repeat(counts) + np.arange(len(owners)) - (counts.cumsum() - counts).repeat(counts)
+        return owners, self._ids.take(firsts, 0), self._lengths[firsts]
+
+    def _add(self, line: int, references: tuple[str, ...]) -> None:
+        ids, lengths = _encoded(self._vocab, references, self._width)
+        rows = slice(self._num_rows, self._num_rows + len(ids))
+        while rows.stop > len(self._ids):
+            self._ids, self._lengths = (np.concatenate([x, np.empty_like(x)]) for x in (self._ids, self._lengths))
+        self._ids[rows], self._lengths[rows] = ids, lengths
+        self._firsts[line], self._counts[line], self._num_rows = rows.start, len(ids), rows.stop
+
+
 def _best_share(matches: IntArray, owners: IntArray, lengths: IntArray, responses: Responses) -> FloatArray:
     """(B,) the best of each response's matches / max(len(response), len(reference)); 0 where both are empty."""
-    share = matches / np.maximum(np.maximum(responses.lengths[owners], lengths), 1)
+    share: FloatArray = matches / np.maximum(np.maximum(responses.lengths[owners], lengths), 1)
+    if len(owners) == len(responses):
+        return share
     values = np.zeros(len(responses))
     np.maximum.at(values, owners, share)
     return values
