@@ -41,9 +41,11 @@ bench: install
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/env_batch.py
 	$(BIN)/python benchmarks/env_growth.py
+	$(BIN)/python benchmarks/update.py
 	$(BIN)/python benchmarks/table.py
 
 bench-full: install
+	$(BIN)/python benchmarks/update.py --rows update --sizes 11M
 	$(BIN)/python benchmarks/table.py
 
 clean:

@@ -23,7 +23,7 @@ from agents.cache import SlotCache, check_cache
 from agents.checkpoint import parameter_hash
 from agents.gguf import convert_gguf
 from agents.lora import LoraSettings, adapter_tensors, inject_adapter, read_adapter_config, save_adapter
-from agents.losses import entropy
+from agents.losses import token_scores
 from agents.policy import Decisions
 from agents.pretrained import (
     find_file,
@@ -354,8 +354,7 @@ class LMPolicy(nn.Module):
         size = max(1, MAX_LOGITS_BYTES // (4 * self.model.config.vocab_size))
 
         def score(part: slice) -> tuple[Tensor, Tensor]:
-            log_probs = self._log_probs(hidden[part], None if legal is None else legal[part])
-            return log_probs.gather(-1, actions[part, None])[:, 0], entropy(log_probs)
+            return token_scores(self._logits(hidden[part], None if legal is None else legal[part]), actions[part])
 
         if len(hidden) <= size:
             return score(slice(None))
@@ -366,10 +365,14 @@ class LMPolicy(nn.Module):
 
     def _log_probs(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
         """Return normalised log-probabilities (M, V) over the env's legal tokens."""
-        logits = self.model.get_output_embeddings()(hidden)[:, : self.num_tokens].float() / self.temperature
-        if legal is not None:
-            logits = logits.masked_fill(~legal, -torch.inf)
-        return torch.log_softmax(logits, -1)
+        return torch.log_softmax(self._logits(hidden, legal), -1)
+
+    def _logits(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
+        """Return logits (M, V) of the env's tokens at the policy's temperature, -inf where one is not legal."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)[:, : self.num_tokens].float()
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        return logits if legal is None else logits.masked_fill(~legal, -torch.inf)
 
     def _values(self, hidden: Tensor) -> Tensor:
         values: Tensor = self.value_head(hidden)[:, 0]

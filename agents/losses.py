@@ -4,12 +4,16 @@ Every loss is a sum over the mask, weighted by `token_weights` of the whole opti
 Cutting a step into micro-batches therefore never changes its gradient.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from agents.returns import masked_sum
 
 MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: far beyond any ratio that still carries a gradient, far below float32's overflow
+_LOG_OF_ZERO = -1e4  # exp of it is 0 in float32 and float64, and a product with it is finite
+_CACHED = 2**18  # elements of the temporary arrays of `token_scores`, 1 MB
 
 
 def _log_ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
@@ -91,10 +95,53 @@ def value_loss(
     return 0.5 * masked_sum(error * weights, mask)
 
 
-def entropy(log_probs: Tensor) -> Tensor:
-    """Compute H = -sum p log p in nats over the last axis of normalised log_probs (..., V), skipping -inf (p = 0)."""
-    finite = log_probs.masked_fill(log_probs == -torch.inf, 0.0)
-    return -(log_probs.exp() * finite).sum(-1)
+class _TokenScores(torch.autograd.Function):
+    """See `token_scores`. Of the logits' size it keeps them alone; the backward pass makes their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        chosen, entropies = logits.new_empty(len(logits)), logits.new_empty(len(logits))
+        for part in _row_slices(logits):
+            log_probs = torch.log_softmax(logits[part], -1)
+            chosen[part] = log_probs.gather(-1, actions[part, None])[:, 0]
+            entropies[part] = log_probs.exp().mul_(log_probs.clamp_(min=_LOG_OF_ZERO)).sum(-1).neg_()
+        ctx.save_for_backward(logits, actions, entropies)
+        return chosen, entropies
+
+    @staticmethod
+    def backward(ctx: Any, chosen_grad: Tensor, entropy_grad: Tensor) -> tuple[Tensor, None]:
+        logits, actions, entropies = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for part in _row_slices(logits):
+            # d log p_a / d x_j = [j = a] - p_j, and d H / d x_j = -p_j (log p_j + H).
+            log_probs = torch.log_softmax(logits[part], -1)
+            torch.exp(log_probs, out=gradient[part])
+            weight, at = chosen_grad[part, None], entropy_grad[part, None]
+            log_probs.clamp_(min=_LOG_OF_ZERO).add_(entropies[part, None]).mul_(at).add_(weight)
+            gradient[part].mul_(log_probs.neg_()).scatter_add_(-1, actions[part, None], weight)
+        return gradient, None
+
+
+def _row_slices(x: Tensor) -> list[slice]:
+    """Slices of the rows of (M, V) that stay in the processor's cache while several operations pass them."""
+    size = max(1, _CACHED // x.shape[1])
+    return [slice(i, i + size) for i in range(0, len(x), size)]
+
+
+def token_scores(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute log softmax(x)_a and the entropy H = -sum p log p in nats of each row, where p = 0 adds 0.
+
+    Of the size of its input it allocates one array, in the backward pass.
+
+    Args:
+        logits: (M, V), x, -inf where a token is forbidden; gradients flow through these.
+        actions: (M,) of int64, a.
+
+    Returns:
+        log-probabilities and entropies, (M,) each.
+    """
+    scores: tuple[Tensor, Tensor] = _TokenScores.apply(logits, actions)  # type: ignore[no-untyped-call]
+    return scores
 
 
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, estimator: str) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from agents.losses import entropy
+from agents.losses import token_scores
 from agents.policy import Decisions
 from agents.rollout import Rollout
 
@@ -79,7 +79,8 @@ class MLPPolicy(nn.Module):
     ) -> Decisions:
         """Choose an action for each row by inverse CDF; see `Policy.act`."""
         features = torch.from_numpy(np.asarray(observations[rows], np.float32))
-        log_probs, values = self._forward(features, None if legal is None else torch.from_numpy(legal))
+        logits, values = self._forward(features, None if legal is None else torch.from_numpy(legal))
+        log_probs = torch.log_softmax(logits, -1)
         if greedy:
             actions = log_probs.argmax(-1)
         else:
@@ -96,21 +97,21 @@ class MLPPolicy(nn.Module):
         mask = rollout.mask[rows]
         features = torch.from_numpy(np.asarray(rollout.observations[rows][mask], np.float32))
         legal = None if rollout.legal is None else torch.from_numpy(rollout.legal[rows][mask])
-        log_probs, values = self._forward(features, legal)
+        logits, values = self._forward(features, legal)
         actions = torch.from_numpy(rollout.actions[rows][mask])
-        chosen = log_probs.gather(-1, actions[:, None])[:, 0]
+        chosen, entropies = token_scores(logits, actions)
         index = tuple(torch.from_numpy(axis) for axis in np.nonzero(mask))
         zeros = torch.zeros(mask.shape)
-        scattered = (zeros.index_put(index, x) for x in (chosen, values, entropy(log_probs)))
+        scattered = (zeros.index_put(index, x) for x in (chosen, values, entropies))
         return tuple(scattered)  # type: ignore[return-value]
 
     def _forward(self, features: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities (M, A) over the legal actions and values (M,)."""
+        """Return logits (M, A), -inf where an action is not legal, and values (M,)."""
         logits = self.actor(features)
         if legal is not None:
             logits = logits.masked_fill(~legal, -torch.inf)
         values: Tensor = self.critic(features)[:, 0]
-        return torch.log_softmax(logits, -1), values
+        return logits, values
 
     def frozen_copy(self) -> "MLPPolicy":
         """Return a copy without gradients: the reference of a KL penalty."""

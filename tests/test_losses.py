@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+import agents.losses
 from agents.losses import (
     adapted_kl_coef,
     clipped_surrogate,
-    entropy,
     kl_estimate,
     ratio_statistics,
+    token_scores,
     token_weights,
     value_loss,
 )
@@ -104,11 +105,35 @@ def test_kl_coefficient_follows_its_target():
 
 def test_entropy_is_over_legal_tokens_with_finite_gradients():
     logits = torch.tensor([[0.0, 0.0, -torch.inf, 0.0], [0.0, 1000.0, 0.0, 0.0]], requires_grad=True)
-    value = entropy(torch.log_softmax(logits, -1))
+    log_probs, value = token_scores(logits, torch.tensor([3, 1]))
+    assert log_probs.tolist() == pytest.approx([-math.log(3), 0.0])
     assert value.tolist() == pytest.approx([math.log(3), 0.0])
-    value.sum().backward()
+    (log_probs.sum() + value.sum()).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+    assert logits.grad[0, 2] == 0
+
+
+@pytest.mark.parametrize("cached", [1, 11, 2**18])
+def test_token_scores_have_the_values_and_gradients_of_the_formula(cached, monkeypatch):
+    """In double precision against finite differences and autograd, by rows, by pairs of rows and at once."""
+    monkeypatch.setattr(agents.losses, "_CACHED", cached)
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    actions = torch.randint(5, (7,), generator=generator)
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: token_scores(x, actions), logits)
+    legal = (torch.rand(7, 5, generator=generator) < 0.6).index_put((torch.arange(7), actions), torch.tensor(True))
+    weights = torch.randn(2, 7, generator=generator, dtype=torch.float64)
+    masked = logits.masked_fill(~legal, -torch.inf)
+    plain = torch.log_softmax(masked, -1)
+    expected = plain.gather(-1, actions[:, None])[:, 0], -(plain.exp() * plain.masked_fill(~legal, 0.0)).sum(-1)
+    gradients = []
+    for scores in (token_scores(masked, actions), expected):
+        (gradient,) = torch.autograd.grad(scores[0] @ weights[0] + scores[1] @ weights[1], logits, retain_graph=True)
+        gradients.append(gradient)
+    torch.testing.assert_close(torch.stack(token_scores(masked, actions)), torch.stack(expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_kl_estimators_in_expectation():
