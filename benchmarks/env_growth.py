@@ -4,7 +4,8 @@
 32 to 1,024 slots (1,024 rows, V = 32) and V = 32 to 50,000 (1,024 rows, 32 slots), with a constant reward and with the
 task's own. Slots are half prompt, half response; the prompt has 16 tokens throughout. Each measurement steps for about
 `--seconds`, then copies the observation of the same run (`numpy.ndarray.copy`) for as long. Ends, scores and starts are
-part of a step; every problem has been played once before, so that encoding the 8,000 prompts and references is not.
+part of a step; every problem has been played once before, so that encoding the 8,000 prompts and references is not, and
+nobody looks at the infos, which are written at the first look.
 The share is seconds of a copy / seconds of a step: 1 would be an env whose step costs no more than what it must write.
 Medians over the repeats; the measurements of all points take turns.
 
