@@ -76,7 +76,7 @@ def _cells(line: Line) -> list[str]:
         f"**{float(line['ratio']):.3f}**",  # two digits could hide which side of what is wanted it is on
         f"{float(line['lowest']):.2f} to {float(line['highest']):.2f}",
         line["repeats"],
-        bar and f"{float(bar):g}",
+        bar and f"{float(bar):.3g}",
         bar and ("yes" if float(line["ratio"]) >= float(bar) else "**no**"),
         line["commit"],
     ]

@@ -14,9 +14,10 @@ HEADER = (
     "row,case,unit,ours,peer_name,peer,ratio,lowest,highest,repeats,bar,threads,load,date,commit,machine,versions\n"
 )
 LINES = (
-    "own,x,s,2,floor,1,0.5,0.4,0.6,5,,1,0.3,2026-01-02 10:00,abc,M,a=1\n"
+    "own,x,s,2,floor,1,0.5,0.4,0.6,5,0.769231,1,0.3,2026-01-02 10:00,abc,M,a=1\n"
     "sampling,1M,tokens/s,100,generate,200,0.5,0.4,0.6,5,1.2,2,0.1,2026-01-02 10:00,abc,M,a=1 b=2\n"
     '"env, batch",a | b,steps/s,1234567,CartPole,0.01234,1.195,1.1,1.3,15,1.2,1,0.4,2026-01-03 10:00,abc,M,a=1\n'
+    "sampling,0.1M,tokens/s,300,generate,200,1.5,1.4,1.6,7,,2,0.2,2026-01-04 10:00,def,M,a=1 b=2\n"
     "sampling,1M,tokens/s,300,generate,200,1.5,1.4,1.6,7,1.2,2,0.2,2026-01-04 10:00,def,M,a=1 b=2\n"
 )
 
@@ -44,8 +45,9 @@ def test_the_newest_line_of_each_case_counts_in_the_order_of_the_rows(table: Mod
     assert made[3].endswith(
         "| 1M | 300 tokens/s | 200 tokens/s (generate) | **1.500** | 1.40 to 1.60 | 7 | 1.2 | yes | def |"
     )
-    assert made[4] == "| own | x | 2 s | 1 s (floor) | **0.500** | 0.40 to 0.60 | 5 |  |  | abc |"
-    assert made[6:] == [
+    assert made[4].endswith("| 1.40 to 1.60 | 7 |  |  | def |")
+    assert made[5] == "| own | x | 2 s | 1 s (floor) | **0.500** | 0.40 to 0.60 | 5 | 0.769 | **no** | abc |"
+    assert made[7:] == [
         "- env, batch; own: 1 thread of M; 2026-01-02 to 2026-01-03, load average 0.3 to 0.4; a 1",
         "- sampling: 2 threads of M; 2026-01-04, load average 0.2 to 0.2; a 1, b 2",
     ]
@@ -80,11 +82,12 @@ def test_the_readme_tells_of_every_script() -> None:
     assert sorted(told) == sorted(path.name for path in BENCHMARKS.glob("*.py"))
 
 
-def test_make_runs_every_script_that_records_and_ends_with_the_table() -> None:
+def test_make_runs_every_script_that_records_and_ends_with_the_table(table: ModuleType) -> None:
     makefile = (BENCHMARKS.parent / "Makefile").read_text(encoding="utf-8")
     recording = {path.name for path in BENCHMARKS.glob("*.py") if "measure import" in path.read_text(encoding="utf-8")}
     run = set(re.findall(r"benchmarks/(\w+\.py)", makefile))
     assert recording <= run
+    assert recording - {"table.py", "env_growth.py"} <= set(table.SCRIPTS.values())
     assert all((BENCHMARKS / name).exists() for name in run)
     recipes = re.findall(r"^bench\S*:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert len(recipes) == 2
