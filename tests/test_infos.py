@@ -59,6 +59,14 @@ def test_every_look_sees_what_a_plain_dict_shows(look: Callable[[Any], Any]) -> 
     assert written == [1]
 
 
+@pytest.mark.parametrize("compare", [operator.eq, operator.ne, lambda a, b: a | b])
+def test_both_sides_of_an_operator_are_written(compare: Callable[[Any, Any], Any]) -> None:
+    one, other = Infos(a=1), Infos(a=1)
+    for infos, value in ((one, 2), (other, 3)):
+        infos.defer(lambda infos, value=value: infos.update(b=value))
+    assert compare(one, other) == compare({"a": 1, "b": 2}, {"a": 1, "b": 3})
+
+
 @pytest.mark.parametrize(
     "change", [lambda d: d.update(a=7), lambda d: d.__setitem__("a", 7), lambda d: d.__ior__({"a": 7})]
 )

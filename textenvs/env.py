@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
+from textenvs.infos import Infos
 from textenvs.rules import OPTIONS, RenderModes, Rules
 from textenvs.task import Problem
 from textenvs.vocab import printable
@@ -87,7 +88,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self.observation_space = rules.observation_space
         self._problem: Problem | None = None
         self._running = False
-        self._outcome = ""
+        self._outcome: tuple[str, float] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode. See the class for `options`."""
@@ -108,7 +109,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         self._end = rules.max_prompt_tokens
         self._turn_ends: list[int] = []
         self._score = 0.0
-        self._running, self._outcome = True, ""
+        self._running, self._outcome = True, None
         if self.render_mode == "human":
             print(self.line())
         return rules.observe(self._row, self.action_masks), {"problem": self._number}
@@ -142,8 +143,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         """Reward, truncated and info of a row that has ended, or that `dense` scores on the way."""
         rules, problem = self.rules, self._problem
         assert problem is not None
-        ends = np.array([self._end])
-        scores, responses = rules.score([problem], self._row[None], ends, [reason], [self._turn_ends])
+        scores, responses = rules.score_one(problem, self._row, self._end, reason, self._turn_ends)
         value, status = float(scores.values[0]), scores.status[0]
         fault = status == "infra_fault"
         reward = 0.0 if fault else value - self._score if rules.dense else value
@@ -151,20 +151,19 @@ class TextGenEnv(gym.Env[Any, Any]):
             self._score += reward
             return reward, False, {}
         reason = "fault" if fault else reason
-        info: dict[str, Any] = {
-            "problem": self._number,
-            "prompt": self._prompt,
-            "response": responses.texts[0],
-            "finish_reason": reason,
-            "is_success": not fault and value >= rules.task.threshold,
-            "status": status,
-        }
-        if rules.has_replies:
-            info["turns"] = responses.turns[0]
-        # What failed to be judged has a cause and no parts.
-        parts = {name: float(column[0]) for name, column in scores.parts.items()}
-        info |= {"cause": scores.causes[0]} if fault else parts
-        self._outcome = f" [{reason}, score {value:.3f}]"
+        success = not fault and value >= rules.task.threshold
+        info = Infos(problem=self._number, prompt=self._prompt, finish_reason=reason, is_success=success, status=status)
+
+        def write(info: Infos) -> None:
+            info["response"] = responses.texts[0]
+            if rules.has_replies:
+                info["turns"] = responses.turns[0]
+            # What failed to be judged has a cause and no parts.
+            parts = {name: float(column[0]) for name, column in scores.parts.items()}
+            info |= {"cause": scores.causes[0]} if fault else parts
+
+        info.defer(write)
+        self._outcome = (reason, value)
         return reward, fault, info
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -189,7 +188,8 @@ class TextGenEnv(gym.Env[Any, Any]):
             raise ResetNeeded("render() needs a running episode; call reset() first")
         used = self._end - self.rules.max_prompt_tokens
         text = f"{printable(self._prompt)} > {printable(self._response())}"
-        return f"{text} ({used}/{self.rules.max_new_tokens}){self._outcome}"
+        outcome = " [{}, score {:.3f}]".format(*self._outcome) if self._outcome else ""
+        return f"{text} ({used}/{self.rules.max_new_tokens}){outcome}"
 
     def text(self) -> str:
         """The episode so far as its tokens spell it: the prompt, then the response with its replies."""

@@ -22,19 +22,23 @@ class Infos(dict[str, Any]):
         """Call `write(self)` at the first look. It must not depend on when that is."""
         self._deferred += (write,)
 
+    def _write(self) -> None:
+        deferred, self._deferred = self._deferred, ()
+        for write in deferred:
+            write(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)
 
 
 def _looking(name: str) -> Callable[..., Any]:
-    """The method of dict of that name, after everything deferred was written."""
+    """The method of dict of that name, after everything deferred was written, into an operand as well."""
     method = getattr(dict, name)
 
     def look(self: Infos, *args: Any, **kwargs: Any) -> Any:
-        if self._deferred:
-            deferred, self._deferred = self._deferred, ()
-            for write in deferred:
-                write(self)
+        for infos in (self, *args):
+            if isinstance(infos, Infos) and infos._deferred:
+                infos._write()
         return method(self, *args, **kwargs)
 
     return look

@@ -69,4 +69,5 @@ def register_envs(entries: Iterable[Entry] = ENTRIES) -> None:
                 vector_entry_point="textenvs.vector_env:TextGenVectorEnv",
                 kwargs=entry.kwargs,
                 reward_threshold=entry.reward_threshold,
+                order_enforce=False,  # the env itself raises ResetNeeded
             )

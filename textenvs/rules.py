@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +121,7 @@ class Rules:
             "max_new_tokens": self.max_new_tokens,
         }
         self._slots = np.arange(self.max_new_tokens)
+        self._no_tokens = np.full((1, self.max_new_tokens), -1, dtype=np.int64)
         self._starts: dict[int, Start] = {}
         self._by_prompt: dict[str, Problem] | None = None
         self._warned = False
@@ -199,11 +201,13 @@ class Rules:
         Raises:
             InvalidAction: not an integer in [0, V).
         """
-        if isinstance(action, np.ndarray) and action.ndim == 0:
-            action = action[()]
-        if isinstance(action, bool) or not isinstance(action, (int, np.integer)) or not 0 <= action < self.num_tokens:
+        try:
+            token = -1 if isinstance(action, bool) else index(action)
+        except TypeError:
+            token = -1
+        if not 0 <= token < self.num_tokens:
             raise InvalidAction(f"action must be an int in [0, {self.num_tokens}), got {action!r}; it is a token id")
-        return int(action)
+        return token
 
     def close_turn(self, problem: Problem, row: IntArray, end: int, turn_ends: list[int]) -> tuple[int, str | None]:
         """What follows a token that ends a turn or fills the row: a reply is appended, or the episode ends.
@@ -217,10 +221,12 @@ class Rules:
         Returns:
             The first unused slot, and the finish reason, or None when the episode goes on.
         """
-        token = int(row[end - 1])
+        token = row[end - 1]
+        if not self.has_replies:
+            return end, self.finish_reasons[token]
         response = row[self.max_prompt_tokens : end].tolist()
         turn_ends.append(len(response))
-        if self.has_replies and self.ends_turn[token]:
+        if self.ends_turn[token]:
             bounds = zip([0, *turn_ends], turn_ends, strict=False)
             reply = self.task.reply(problem, [self.vocab.decode(response[a:b]) for a, b in bounds])
             if reply is not None:
@@ -291,6 +297,18 @@ class Rules:
         responses = Responses(token_ids, lengths, reasons.tolist(), self.vocab, turn_ends if self.has_replies else ())
         return self.judge(problems, responses), responses
 
+    def score_one(
+        self, problem: Problem, row: IntArray, end: int, reason: str, turn_ends: list[int]
+    ) -> tuple[Scores, Responses]:
+        """`score` of a single row (P + T,)."""
+        length = end - self.max_prompt_tokens - (reason == "eos")
+        token_ids = self._no_tokens.copy()
+        token_ids[0, :length] = row[self.max_prompt_tokens : self.max_prompt_tokens + length]
+        responses = Responses(
+            token_ids, np.array([length]), [reason], self.vocab, [turn_ends] if self.has_replies else ()
+        )
+        return self.judge([problem], responses), responses
+
     def judge(self, problems: Sequence[Problem], responses: Responses) -> Scores:
         """What `textenvs.scoring.score_batch` says of B responses; the first fault with a cause is also a warning.
 
@@ -298,7 +316,7 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         scores = score_batch(self.reward, problems, responses)
-        if self._warned or not np.count_nonzero(scores.faulty):
+        if self._warned or "infra_fault" not in scores.status:
             return scores
         faults = (cause for word, cause in zip(scores.status, scores.causes, strict=True) if word == "infra_fault")
         cause = next((cause for cause in faults if cause not in ("", UNKNOWN_CAUSE)), None)

@@ -122,6 +122,9 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     for part, numbers in scores.parts.items():
         if not isinstance(part, str) or part in INFO_KEYS or part.startswith("_"):
             raise ValueError(f"reward {name} must not name a part {part!r}: info uses such names; rename the part")
+        if numbers is scores.values and not scores.status:  # as of most rewards, and checked
+            parts[part] = values
+            continue
         parts[part] = column = _array(numbers, f"reward {name} must give its part {part!r} numbers", np.float64)
         if column.shape != values.shape or np.count_nonzero(np.isfinite(column) | faulty) < len(column):
             raise ValueError(

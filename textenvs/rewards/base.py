@@ -117,7 +117,7 @@ class Scores:
     status: Sequence[str] = ()
     causes: Sequence[str] = ()
 
-    @cached_property
+    @property
     def faulty(self) -> NDArray[np.bool_]:
         """(B,) which rows are an infra_fault."""
         if "infra_fault" not in self.status:

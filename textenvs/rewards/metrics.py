@@ -81,7 +81,7 @@ class PositionMatch(ReferenceReward):
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`."""
         owners, references, lengths = _reference_rows(problems, responses)
-        matches = (responses.token_ids[owners] == references).sum(axis=1)
+        matches = np.add.reduce(_of(owners, responses.token_ids) == references, axis=1)
         values = _best_share(matches, owners, lengths, responses)
         return Scores(values, {self.name: values})
 
@@ -99,7 +99,7 @@ class LengthMatch(ReferenceReward):
     def __call__(self, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
         """See `Reward.__call__`."""
         owners, _, lengths = _reference_rows(problems, responses)
-        values = _best_share(np.minimum(responses.lengths[owners], lengths), owners, lengths, responses)
+        values = _best_share(np.minimum(_of(owners, responses.lengths), lengths), owners, lengths, responses)
         return Scores(values, {self.name: values})
 
 
@@ -122,11 +122,14 @@ def _reference_rows(problems: Sequence[ProblemLike], responses: Responses) -> tu
             memo[key] = _EncodedReferences(vocab, width)
         table: _EncodedReferences = memo[key]
         return table.of(problems)
+    if len(problems) == 1:
+        rows, lengths = _encoded(vocab, references_of(problems[0]), width)
+        return np.zeros(len(rows), dtype=np.int64), rows, lengths
     nothing = np.empty((0, width), dtype=np.int64), np.empty(0, dtype=np.int64)  # an empty batch has neither
     encoded = [_encoded(vocab, references_of(problem), width) for problem in problems]
-    rows, lengths = zip(nothing, *encoded, strict=True)
-    owners = np.repeat(np.arange(len(encoded)), [len(row) for row in rows[1:]])
-    return owners, np.concatenate(rows), np.concatenate(lengths)
+    ids, counts = zip(nothing, *encoded, strict=True)
+    owners = np.repeat(np.arange(len(encoded)), [len(rows) for rows in ids[1:]])
+    return owners, np.concatenate(ids), np.concatenate(counts)
 
 
 class _EncodedReferences:
@@ -161,9 +164,14 @@ class _EncodedReferences:
         self._firsts[line], self._counts[line], self._num_rows = rows.start, len(ids), rows.stop
 
 
+def _of(owners: IntArray, column: IntArray) -> IntArray:
+    """What stands in a column (B, ...) for each owner (R,), who are sorted and all there; as it is when R = B."""
+    return column if len(owners) == len(column) else column[owners]
+
+
 def _best_share(matches: IntArray, owners: IntArray, lengths: IntArray, responses: Responses) -> FloatArray:
     """(B,) the best of each response's matches / max(len(response), len(reference)); 0 where both are empty."""
-    share: FloatArray = matches / np.maximum(np.maximum(responses.lengths[owners], lengths), 1)
+    share: FloatArray = matches / np.maximum(np.maximum(_of(owners, responses.lengths), lengths), 1)
     if len(owners) == len(responses):
         return share
     values = np.zeros(len(responses))
