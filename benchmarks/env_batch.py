@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gymnasium as gym
 import numpy as np
+from measure import in_turns, machine, record
 
 import textenvs
 
@@ -32,7 +34,12 @@ class Constant(textenvs.Reward):
         return textenvs.Scores(np.ones(len(responses)))
 
 
-REWARDS = {"constant": Constant(), "the task's own": None, "a Python function": lambda problem, text: float(len(text))}
+#: By name; what is to be reached of CartPole's steps a second.
+REWARDS = {
+    "constant": (Constant(), 1.2),
+    "the task's own": (None, 0.6),
+    "a Python function's": (lambda problem, text: float(len(text)), 0.3),
+}
 
 
 def steps_per_second(envs: Any, rng: np.random.Generator) -> float:
@@ -45,23 +52,24 @@ def steps_per_second(envs: Any, rng: np.random.Generator) -> float:
 
 
 def main() -> None:
-    """Print a Markdown table."""
+    """Print and record the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
-    repeats, rng = parser.parse_args().repeats, np.random.default_rng(0)
+    parser.add_argument("--no-csv", action="store_true", help="print only")
+    arguments, rng = parser.parse_args(), np.random.default_rng(0)
+    print(machine())
     theirs = gym.make_vec("CartPole-v1", num_envs=NUM_ROWS)
-    print("| reward | ours, steps/s | CartPole, steps/s | ratio | lowest to highest |\n|---|---|---|---|---|")
-    for name, reward in REWARDS.items():
+    for name, (reward, bar) in REWARDS.items():
         ours = gym.make_vec("textenvs/Copy-v0", num_envs=NUM_ROWS, length=15, reward=reward)
         for envs in (ours, theirs):
             envs.reset(seed=0)
             for _ in range(3):
                 steps_per_second(envs, rng)
-        pairs = np.array([[steps_per_second(ours, rng), steps_per_second(theirs, rng)] for _ in range(repeats)])
-        ratios = pairs[:, 0] / pairs[:, 1]
-        one, other = np.median(pairs, axis=0)
-        span = f"{ratios.min():.2f} to {ratios.max():.2f}"
-        print(f"| {name} | {one:,.0f} | {other:,.0f} | {np.median(ratios):.2f} | {span} |")
+        turns = in_turns(
+            partial(steps_per_second, ours, rng), partial(steps_per_second, theirs, rng), arguments.repeats
+        )
+        options: dict[str, Any] = {"out": None} if arguments.no_csv else {}
+        record("env, batch", f"{name} reward", turns, unit="steps/s", peer="CartPole-v1", bar=bar, **options)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         """Start an episode. See the class for `options`."""
         super().reset(seed=seed)
         rules, options = self.rules, options or {}
-        if set(options) not in OPTIONS:
+        if options and set(options) not in OPTIONS:
             raise ValueError(
                 f"options must hold 'problem' or 'prompt', got {', '.join(map(repr, sorted(options, key=str)))}"
             )

@@ -23,8 +23,8 @@ INFO_KEYS = (
 #: The cause of a fault that the reward reports without one.
 UNKNOWN_CAUSE = "the reward did not say why"
 
-#: Types that need no look at their abstract base classes.
-_USUAL = {"status": (tuple, list), "causes": (tuple, list), "parts": (dict,)}
+#: What lists of texts nearly always are; to ask whether something is an `Iterable` takes longer than to score a row.
+_LISTS = (tuple, list)
 
 #: Code that is not the user's: this package, what is installed, and Python itself.
 _INSTALLED = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
@@ -78,18 +78,8 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     """The scores, once they are B finite float64 values with a known status each."""
     if not isinstance(scores, Scores):
         raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
-    for field, given in (("status", scores.status), ("causes", scores.causes), ("parts", scores.parts)):
-        if type(given) in _USUAL[field]:
-            continue
-        if (
-            isinstance(given, str)
-            or not isinstance(given, Iterable)
-            or isinstance(given, Mapping) != (field == "parts")
-        ):
-            kind = "a mapping of columns" if field == "parts" else "a list of texts"
-            raise TypeError(
-                f"reward {name} must give {field} as {kind}, got {given!r:.80}; leave it out where there is none"
-            )
+    if not (type(scores.status) in _LISTS and type(scores.causes) in _LISTS and type(scores.parts) is dict):
+        _check_columns(scores, name)
     values = _array(scores.values, f"reward {name} must return numbers")
     if values.shape != (len(problems),) or values.dtype.kind not in "biuf":
         raise ValueError(
@@ -131,6 +121,20 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
                 f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"
             )
     return Scores(values, parts, status, causes)
+
+
+def _check_columns(scores: Scores, name: str) -> None:
+    """Refuse columns of another kind than `Scores` says."""
+    for field, given in (("status", scores.status), ("causes", scores.causes), ("parts", scores.parts)):
+        if (
+            isinstance(given, str)
+            or not isinstance(given, Iterable)
+            or isinstance(given, Mapping) != (field == "parts")
+        ):
+            kind = "a mapping of columns" if field == "parts" else "a list of texts"
+            raise TypeError(
+                f"reward {name} must give {field} as {kind}, got {given!r:.80}; leave it out where there is none"
+            )
 
 
 def _array(given: Any, must: str, dtype: Any = None) -> NDArray[Any]:
