@@ -39,6 +39,7 @@ mutations: install
 # The rows of benchmarks/README.md, in under 15 minutes on a quiet machine; bench-full runs those that take longer.
 bench: install
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/env_step.py
 	$(BIN)/python benchmarks/env_batch.py
 	$(BIN)/python benchmarks/env_growth.py
 	$(BIN)/python benchmarks/update.py
