@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+_STRIDE = 32  # keys are read in multiples of this
 _MAX_DIFFERENCE = 1e-4  # of the mean; float32 gives 1e-6, one token of hundreds that only one side sees 1e-3
 
 
@@ -20,13 +21,24 @@ class _Address:
 
     num_rows: int  # N, rows of the cache
     num_slots: int  # S + 1: the extra slot takes what padding writes and is never read
-    rows: Tensor | None  # (n,) rows that run, or None for all of them in order
-    slots: Tensor  # (n * q,) flat index row * num_slots + position of every key written
+    running: Tensor  # (n,) rows that run
+    rows: Tensor | None  # the same, or None for all of them in order
+    begins: bool  # every row starts at 0: what it sees is what it writes
+    written: Tensor  # (n, q) position of every key written
+    index: Tensor | None  # (n * heads * q,) where these lie in a layer's storage; None until its first layer comes
     length: int  # number of positions read
+
+    def lines(self, num_heads: int) -> Tensor:
+        """Return where the keys of a layer of num_heads heads go: which lines of its (N * heads * (S + 1), size)."""
+        if self.index is None or len(self.index) != self.written.numel() * num_heads:
+            heads = torch.arange(num_heads, device=self.running.device)
+            planes = self.running[:, None] * num_heads + heads
+            self.index = (planes[..., None] * self.num_slots + self.written[:, None]).flatten()
+        return self.index
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one attention layer, (N, S + 1, heads, head size) each."""
+    """Keys and values of one attention layer, (N, heads, S + 1, head size) each."""
 
     def __init__(self, address: _Address) -> None:
         super().__init__()
@@ -34,9 +46,9 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the storage on the first write, when the layer's shapes are known. Zeros, since 0 * NaN is NaN."""
-        shape = (self.address.num_rows, self.address.num_slots)
-        self.keys = key_states.new_zeros((*shape, key_states.shape[1], key_states.shape[3]))
-        self.values = value_states.new_zeros((*shape, value_states.shape[1], value_states.shape[3]))
+        shape = (self.address.num_rows, key_states.shape[1], self.address.num_slots)
+        self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
+        self.values = value_states.new_zeros((*shape, value_states.shape[3]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -47,9 +59,11 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def _exchange(self, storage: Tensor, new: Tensor) -> Tensor:
         address = self.address
-        storage.flatten(0, 1).index_copy_(0, address.slots, new.transpose(1, 2).flatten(0, 1))
-        readable = storage[:, : address.length]
-        return (readable if address.rows is None else readable[address.rows]).transpose(1, 2)
+        storage.flatten(0, 2).index_copy_(0, address.lines(storage.shape[1]), new.flatten(0, 2))
+        if address.begins:
+            return new
+        readable = storage[:, :, : address.length]
+        return readable if address.rows is None else readable.index_select(0, address.rows)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the number of keys and their offset; the explicit 4-D mask makes it a formality."""
@@ -71,6 +85,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.address = _Address()
         self.address.num_rows, self.address.num_slots = num_rows, max_tokens + 1
         super().__init__(layers=[_SlotLayer(self.address) for _ in range(num_layers)])
+        self._all_rows = torch.arange(num_rows)
+        self._masks = torch.full((max_tokens, max_tokens), -torch.inf).triu_(1)  # (S, S): a line a position
 
     def open(self, rows: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Point the next forward at some rows, each continuing at its own position.
@@ -81,27 +97,30 @@ class SlotCache(Cache):  # type: ignore[misc]
             lengths: (n,) number of new tokens, at least 1; the batch is right-padded to the longest, q.
 
         Returns:
-            position_ids (n, q) and attention mask (n, 1, q, keys), bool: token at position p sees positions 0..p.
+            position_ids (n, q) and attention mask (n, 1, q, keys), to be added: token at position p sees 0..p.
 
         Raises:
             ValueError: when a row would pass its last position.
         """
-        address = self.address
-        ends = starts + lengths
-        address.length = int(ends.max())
-        if address.length > address.num_slots - 1:
+        address, device = self.address, rows.device
+        length, width = int((starts + lengths).max()), int(lengths.max())
+        if length > address.num_slots - 1:
             raise ValueError(
-                f"max_tokens must be at least {address.length} for this sequence, got {address.num_slots - 1}; raise it"
+                f"max_tokens must be at least {length} for this sequence, got {address.num_slots - 1}; raise it"
             )
-        steps = torch.arange(int(lengths.max()), device=rows.device)
-        real = steps < lengths[:, None]
-        positions = torch.where(real, starts[:, None] + steps, 0)
-        slots = torch.where(real, positions, address.num_slots - 1)
-        address.slots = (rows[:, None] * address.num_slots + slots).flatten()
-        in_order = len(rows) == address.num_rows and bool((rows == torch.arange(len(rows), device=rows.device)).all())
-        address.rows = None if in_order else rows
-        visible = torch.arange(address.length, device=rows.device) <= positions[..., None]
-        return positions, visible[:, None]
+        if self._masks.device != device:
+            self._masks, self._all_rows = self._masks.to(device), self._all_rows.to(device)
+        positions = address.written = starts[:, None]
+        if width > 1:
+            steps = torch.arange(width, device=device)
+            real = steps < lengths[:, None]
+            positions = torch.where(real, starts[:, None] + steps, 0)
+            address.written = torch.where(real, positions, address.num_slots - 1)
+        address.index, address.running, address.begins = None, rows, width > 1 and not bool(starts.any())
+        address.rows = None if torch.equal(rows, self._all_rows) else rows
+        # Some batched products are slow for few keys.
+        address.length = width if address.begins else min(-(-length // _STRIDE) * _STRIDE, address.num_slots - 1)
+        return positions, self._masks[positions][:, None, :, : address.length]
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """LMPolicy: a Hugging Face causal LM with a value head, as a policy over token-prefix observations.
 
-It samples through a `SlotCache`, feeding only what is new in each row, and it is differentiated on whole sequences,
+It samples through a `Sampler`, feeding only what is new in each row, and it is differentiated on whole sequences,
 one forward each. Both give the same log-probabilities to float32 rounding; a test holds them together.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from agents.cache import SlotCache, check_cache
+from agents.cache import check_cache
 from agents.checkpoint import parameter_hash
 from agents.gguf import convert_gguf
 from agents.lora import LoraSettings, adapter_tensors, inject_adapter, read_adapter_config, save_adapter
@@ -35,6 +35,7 @@ from agents.pretrained import (
     without_dropout,
 )
 from agents.rollout import Rollout
+from agents.sampler import Sampler
 
 MAX_LOGITS_BYTES = 256 * 2**20  # no (tokens, vocabulary) array of a forward or a backward is larger
 _ARCHITECTURES = ("gpt2", "llama")
@@ -72,8 +73,7 @@ class LMPolicy(nn.Module):
         nn.init.zeros_(self.value_head.bias)
         self.lora: LoraSettings | None = None
         self.base_sha256 = ""  # of the trunk below an adapter
-        self.cache: SlotCache | None = None
-        self.fed: NDArray[np.int64] = np.zeros(0, np.int64)  # (N,) tokens of each row that the cache holds
+        self.sampler: Sampler | None = None
         self.eval()
         self._check_model()
 
@@ -240,7 +240,7 @@ class LMPolicy(nn.Module):
         What does not train here is shared, not copied: beside a LoRA policy a reference costs an adapter. It is the
         adapter as it is now; the base without one would be another model after a warm start.
         """
-        self.cache = None
+        self.sampler = None
         frozen = {id(parameter): parameter for parameter in self.parameters() if not parameter.requires_grad}
         return copy.deepcopy(self, frozen).requires_grad_(False)
 
@@ -254,7 +254,7 @@ class LMPolicy(nn.Module):
         """Stay in evaluation mode: dropout would make the updated policy differ from the one that sampled."""
         return super().train(False)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(
         self,
         observations: NDArray[Any],
@@ -267,54 +267,23 @@ class LMPolicy(nn.Module):
         """Choose the next token of each row from its whole legal distribution, by inverse CDF; see `Policy.act`.
 
         A row whose first response slot is empty has just begun: its prompt is fed from position 0. All other rows are
-        fed the tokens that came since their last turn, so they must be acted for at every step.
+        fed the tokens that came since their last turn, so they must be acted for at every step. A row draws its
+        uniforms from its generator in blocks, the first when it begins.
         """
-        if self.cache is None or len(self.fed) != len(observations):
-            self.cache = SlotCache(self.model.config.num_hidden_layers, len(observations), self.max_tokens)
-            self.fed = np.zeros(len(observations), np.int64)
-        observed = observations[rows]
-        fresh = observed[:, self.prompt_slots] == self.num_tokens
-        self.fed[rows[fresh]] = 0
-        hidden = torch.empty((len(rows), self.model.config.hidden_size), device=self.device)
-        for group in (np.flatnonzero(fresh), np.flatnonzero(~fresh)):
-            if group.size:
-                hidden[torch.from_numpy(group)] = self._feed(observed[group], rows[group])
-        log_probs = self._log_probs(hidden, None if legal is None else torch.from_numpy(legal).to(self.device))
-        if greedy:
-            actions = log_probs.argmax(-1)
-        else:
-            cdf = log_probs.double().exp().cumsum(-1)
-            uniforms = torch.tensor([rng.random() for rng in rngs], dtype=torch.float64, device=self.device)
-            # A uniform below 1 times the total stays below the total, so the token found always has p > 0.
-            actions = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
-            # Weights that are not finite have no CDF; whoever steps the env refuses their log-probability.
-            actions = actions.clamp(max=self.num_tokens - 1)
+        if self.sampler is None or len(self.sampler.fed) != len(observations):
+            self.sampler = Sampler(
+                self.model,
+                len(observations),
+                num_tokens=self.num_tokens,
+                prompt_slots=self.prompt_slots,
+                max_tokens=self.max_tokens,
+            )
+        with self.sampler.kernels():
+            hidden = self.sampler.feed(observations, rows)
+            log_probs = self._log_probs(hidden, None if legal is None else torch.from_numpy(legal).to(self.device))
+        actions = log_probs.argmax(-1) if greedy else self.sampler.draw(log_probs, rows, rngs)
         chosen = log_probs.gather(-1, actions[:, None])[:, 0]
         return Decisions(actions.cpu().numpy(), chosen.cpu().numpy(), self._values(hidden).cpu().numpy())
-
-    def _feed(self, observed: NDArray[Any], rows: NDArray[np.int64]) -> Tensor:
-        """Feed each row's tokens that the cache lacks; return the hidden state (n, d) of each row's last token."""
-        assert self.cache is not None
-        present = observed != self.num_tokens
-        ends = present.sum(1)
-        starts, lengths = self.fed[rows], ends - self.fed[rows]
-        width = int(lengths.max())
-        # Slots of the new tokens: the sequence is contiguous, so they follow the row's first slot in order.
-        slots = present.argmax(1)[:, None] + starts[:, None] + np.arange(width)
-        tokens = np.where(
-            np.arange(width) < lengths[:, None], observed[np.arange(len(rows))[:, None], slots % observed.shape[1]], 0
-        )
-        self.fed[rows] = ends
-        to = self.device
-        positions, mask = self.cache.open(*(torch.from_numpy(x).to(to) for x in (rows, starts, lengths)))
-        hidden: Tensor = self.model.base_model(
-            input_ids=torch.from_numpy(tokens).to(to),
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        return hidden[torch.arange(len(rows), device=to), torch.from_numpy(lengths - 1).to(to)]
 
     def evaluate(self, rollout: Rollout, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Compute log-probabilities, values and entropies of whole episodes, one forward for all of them.

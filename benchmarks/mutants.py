@@ -41,6 +41,7 @@ LEARNING = (
 )
 
 _LM, _CACHE, _ROLLOUT, _TRAIN = "agents/lm.py", "agents/cache.py", "agents/rollout.py", "agents/train.py"
+_SAMPLER = "agents/sampler.py"
 _UPDATE, _RETURNS, _LOSSES, _MLP = "agents/update.py", "agents/returns.py", "agents/losses.py", "agents/mlp.py"
 _SAME = "test_lm.py::test_sampled_log_probs_equal_the_updates"
 _FORMULA = "test_update.py::test_the_whole_loss_has_the_gradient_of_its_formula"
@@ -57,7 +58,7 @@ SANITY = Mutant("sanity: no import", _RETURNS, "import torch\n", "raise RuntimeE
 # fmt: off
 MUTANTS = (
     # Positions and the token shift.
-    Mutant("position_ids dropped while sampling", _LM, "            position_ids=positions,\n", "", _SAME),
+    Mutant("position_ids dropped while sampling", _SAMPLER, "            position_ids=positions,\n", "", _SAME),
     Mutant("position_ids count the left padding in the update", _LM,
            "position_ids=torch.arange(width, device=self.device)[None]",
            "position_ids=torch.from_numpy(slots).to(self.device)", _SAME),
@@ -83,11 +84,11 @@ MUTANTS = (
            "test_mlp.py::test_sampler_and_update_agree_and_masks_hold"),
     Mutant("mlp: legal mask in sampling only", _MLP, "legal = None if rollout.legal is None else",
            "legal = None if True else", "test_mutants.py::test_the_perceptrons_update_keeps_to_the_masks"),
-    Mutant("top-k leaks into sampling, at transformers' default of 50", _LM, "cdf = log_probs.double()",
+    Mutant("top-k leaks into sampling, at transformers' default of 50", _SAMPLER, "cdf = log_probs.exp()",
            "top = log_probs.topk(min(50, log_probs.shape[-1])).values\n"
-           "            cdf = log_probs.masked_fill(log_probs < top[:, -1:], -torch.inf).double()",
+           "        cdf = log_probs.masked_fill(log_probs < top[:, -1:], -torch.inf).exp()",
            "test_mutants.py::test_every_token_of_a_large_vocabulary_is_sampled"),
-    Mutant("a forbidden token at a uniform of 0", _LM, "cdf[:, -1:], right=True)", "cdf[:, -1:])",
+    Mutant("a forbidden token at a uniform of 0", _SAMPLER, "cdf[:, -1:], right=True)", "cdf[:, -1:])",
            "test_mutants.py::test_a_uniform_of_zero_never_gives_a_forbidden_token"),
     Mutant("dropout on in training mode", _LM, "super().train(False)", "super().train(mode)", "test_lm.py"),
     Mutant("dropout rates kept from the configuration", "agents/pretrained.py", "setattr(config, name, 0.0)", "pass",
@@ -102,11 +103,10 @@ MUTANTS = (
     Mutant("the reference moves with the policy", _LM, "return copy.deepcopy(self, frozen).requires_grad_(False)",
            "return self", "test_lora.py::test_the_reference_is_the_adapter_at_the_start_not_the_base"),
     # The cache.
-    Mutant("stale cache after a refill: the row goes on where it was", _LM, "self.fed[rows[fresh]] = 0", "pass",
+    Mutant("stale cache after a refill: the row goes on where it was", _SAMPLER, "self.fed[rows[fresh]] = 0", "pass",
            _SAME),
     Mutant("stale cache after a refill: the old episode's keys stay visible", _CACHE,
-           "visible = torch.arange(address.length, device=rows.device) <= positions[..., None]",
-           "visible = torch.ones((*positions.shape, address.length), dtype=torch.bool)",
+           "torch.full((max_tokens, max_tokens), -torch.inf).triu_(1)", "torch.zeros((max_tokens, max_tokens))",
            "test_cache.py::test_rows_at_different_positions_restarting_and_sitting_out"),
     # Padding and masks.
     Mutant("pad == end token in the observation", "textenvs/rules.py",

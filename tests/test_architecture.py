@@ -22,6 +22,8 @@ LEARNING = (
     "agents.mlp",
     "agents.pretrained",
     "agents.cache",
+    "agents.kernels",
+    "agents.sampler",
     "agents.rollout",
     "agents.train",
     "agents.returns",

@@ -5,6 +5,7 @@ import dataclasses
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,8 +103,8 @@ def test_every_token_of_a_large_vocabulary_is_sampled():
 class Zero:
     """A generator whose uniforms are the smallest there are."""
 
-    def random(self) -> float:
-        return 0.0
+    def random(self, size: int | None = None) -> Any:
+        return 0.0 if size is None else np.zeros(size)
 
 
 def test_a_uniform_of_zero_never_gives_a_forbidden_token():

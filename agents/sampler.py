@@ -1,0 +1,103 @@
+"""Sampler: which tokens of a batch of token prefixes a model has seen, and the uniforms that each row draws next."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from agents.cache import SlotCache
+from agents.kernels import Kernels
+
+_DRAWN_AHEAD = 64  # an array of draws is the same as single ones, and far faster
+
+
+class Sampler:
+    """N rows that a model reads as they grow."""
+
+    def __init__(
+        self, model: PreTrainedModel, num_rows: int, *, num_tokens: int, prompt_slots: int, max_tokens: int
+    ) -> None:
+        """Make a cache of num_rows rows.
+
+        Args:
+            model: a causal LM that passed `check_cache`.
+            num_rows: N.
+            num_tokens: what an unused slot of an observation holds.
+            prompt_slots: P, how many slots stand before the first response slot.
+            max_tokens: most tokens of a row.
+        """
+        self.model, self.pad_id, self.prompt_slots = model, num_tokens, prompt_slots
+        self.cache = SlotCache(model.config.num_hidden_layers, num_rows, max_tokens)
+        self.kernels = Kernels(model)
+        self.fed = np.zeros(num_rows, np.int64)  # tokens of each row that the cache holds
+        self.first = np.zeros(num_rows, np.int64)  # slot of each row's first token
+        self.uniforms = np.zeros((num_rows, _DRAWN_AHEAD))
+        self.num_used = np.full(num_rows, _DRAWN_AHEAD)
+
+    def feed(self, observations: NDArray[Any], rows: NDArray[np.int64]) -> Tensor:
+        """Feed each row's tokens that the cache lacks; return the hidden state (n, d) of each row's last token.
+
+        One forward, or two when some rows have several new tokens (a prompt, a reply) and others one: then all but the
+        last tokens of those go first, without padding the others.
+        """
+        fresh = observations[rows, self.prompt_slots] == self.pad_id
+        self.fed[rows[fresh]] = 0
+        begins = self.fed[rows] == 0
+        if begins.any():
+            began = rows[begins]
+            self.first[began] = (observations[began] != self.pad_id).argmax(1)
+            self.num_used[began] = _DRAWN_AHEAD
+        starts = self.fed[rows]
+        # Most rows have one new token; only where the slot after it is filled too is there more to count.
+        ends = np.where(fresh, self.prompt_slots, self.first[rows] + starts + 1)
+        more = np.flatnonzero(begins | (observations[rows, np.minimum(ends, observations.shape[1] - 1)] != self.pad_id))
+        ends[more] = self.first[rows[more]] + (observations[rows[more]] != self.pad_id).sum(1)
+        self.fed[rows] = ends - self.first[rows]
+        lengths = self.fed[rows] - starts
+        if len(long := np.flatnonzero(lengths > 1)) not in (0, len(rows)):
+            self._forward(observations, rows[long], starts[long], lengths[long] - 1)
+            starts, lengths = self.fed[rows] - 1, np.ones_like(lengths)
+        return self._forward(observations, rows, starts, lengths)
+
+    def _forward(
+        self, observations: NDArray[Any], rows: NDArray[np.int64], starts: NDArray[Any], lengths: NDArray[Any]
+    ) -> Tensor:
+        """Feed `lengths` tokens a row from `starts` on; return the last one's hidden state (n, d)."""
+        slots, width = self.first[rows] + starts, int(lengths.max())
+        if width == 1:
+            tokens = observations[rows, slots][:, None]
+        else:
+            # The sequence is contiguous, so the tokens follow each other; what pads the shorter rows is arbitrary.
+            steps = np.arange(width)
+            tokens = observations[rows[:, None], (slots[:, None] + steps) % observations.shape[1]]
+            tokens = np.where(steps < lengths[:, None], tokens, 0)
+        to = self.model.device
+        positions, mask = self.cache.open(*(torch.from_numpy(x).to(to) for x in (rows, starts, lengths)))
+        hidden: Tensor = self.model.base_model(
+            input_ids=torch.from_numpy(tokens).to(to),
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        if width == 1:
+            return hidden[:, 0]
+        return hidden[torch.arange(len(rows), device=to), torch.from_numpy(lengths - 1).to(to)]
+
+    def draw(self, log_probs: Tensor, rows: NDArray[np.int64], rngs: Sequence[Generator]) -> Tensor:
+        """Draw an action (n,) for each row from log-probabilities (n, V), by inverse CDF."""
+        for i in np.flatnonzero(self.num_used[rows] == _DRAWN_AHEAD).tolist():
+            self.uniforms[rows[i]] = rngs[i].random(_DRAWN_AHEAD)
+            self.num_used[rows[i]] = 0
+        uniforms = torch.from_numpy(self.uniforms[rows, self.num_used[rows]]).to(log_probs.device)
+        self.num_used[rows] += 1
+        cdf = log_probs.exp().cumsum(-1, dtype=torch.float64)
+        # A uniform below 1 times the total stays below the total, so the token found always has p > 0.
+        actions = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
+        # Weights that are not finite have no CDF; whoever steps the env refuses their log-probability.
+        return actions.clamp(max=log_probs.shape[1] - 1)
