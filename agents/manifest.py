@@ -152,6 +152,7 @@ def _hash_line(folder: Path) -> str:
     return f"{sha256(folder / _NAME)}  {_NAME}\n"
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

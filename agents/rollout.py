@@ -35,6 +35,7 @@ class Rollout:
     bootstrap_values: NDArray[np.float32]  # (B,) value of the final state of a truncated episode, else 0
     infos: NDArray[np.object_]  # (B,) the final info of each episode, a dict
     episodes: NDArray[np.int64]  # (B,) number of each episode in its run
+    starts: NDArray[np.int64] | None = None  # (B,) slot of the first token in the final prefix; None when stacked
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -173,7 +174,8 @@ def collect(
             }
         observations = start(idle, observations)
     numbers = first_episode + np.arange(num_episodes)
-    return _assemble(columns, [final[i] for i in range(num_episodes)], numbers, policy.prefix_observations)
+    pad_id = textgen.get("num_tokens")
+    return _assemble(columns, [final[i] for i in range(num_episodes)], numbers, policy.prefix_observations, pad_id)
 
 
 def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
@@ -186,7 +188,11 @@ def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 def _assemble(
-    columns: list[dict[str, NDArray[Any]]], final: list[dict[str, Any]], numbers: NDArray[np.int64], prefixes: bool
+    columns: list[dict[str, NDArray[Any]]],
+    final: list[dict[str, Any]],
+    numbers: NDArray[np.int64],
+    prefixes: bool,
+    pad_id: int | None,
 ) -> Rollout:
     """Scatter the decisions of all vector steps into (B, T) arrays."""
     flat = {key: np.concatenate([column[key] for column in columns]) for key in columns[0]}
@@ -203,6 +209,7 @@ def _assemble(
     infos[:] = [episode["infos"] for episode in final]
     if prefixes:
         dense["observations"] = np.stack([episode["observations"] for episode in final])
+        dense["starts"] = None if pad_id is None else (dense["observations"] != pad_id).argmax(1)
     return Rollout(
         **{"legal": None, "positions": np.zeros(shape, np.int64), **dense},
         mask=scatter(np.ones(len(at[0]), bool)),
