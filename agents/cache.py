@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-_STRIDE = 32  # keys are read in multiples of this
+_MIN_KEY_NUMBERS = 400  # positions x head size: PyTorch multiplies smaller matrices of a batch in a slow loop
 _MAX_DIFFERENCE = 1e-4  # of the mean; float32 gives 1e-6, one token of hundreds that only one side sees 1e-3
 
 
@@ -27,6 +27,7 @@ class _Address:
     written: Tensor  # (n, q) position of every key written
     index: Tensor | None  # (n * heads * q,) where these lie in a layer's storage; None until its first layer comes
     length: int  # number of positions read
+    min_length = 1  # of these, where there are as many
 
     def lines(self, num_heads: int) -> Tensor:
         """Return where the keys of a layer of num_heads heads go: which lines of its (N * heads * (S + 1), size)."""
@@ -46,6 +47,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the storage on the first write, when the layer's shapes are known. Zeros, since 0 * NaN is NaN."""
+        self.address.min_length = -(-_MIN_KEY_NUMBERS // key_states.shape[3])
         shape = (self.address.num_rows, key_states.shape[1], self.address.num_slots)
         self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
         self.values = value_states.new_zeros((*shape, value_states.shape[3]))
@@ -118,8 +120,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             address.written = torch.where(real, positions, address.num_slots - 1)
         address.index, address.running, address.begins = None, rows, width > 1 and not bool(starts.any())
         address.rows = None if torch.equal(rows, self._all_rows) else rows
-        # Some batched products are slow for few keys.
-        address.length = width if address.begins else min(-(-length // _STRIDE) * _STRIDE, address.num_slots - 1)
+        address.length = width if address.begins else min(max(length, address.min_length), address.num_slots - 1)
         return positions, self._masks[positions][:, None, :, : address.length]
 
 

@@ -117,7 +117,11 @@ def collect(
     textgen = envs.metadata.get("textgen", {})
     episode = np.full(envs.num_envs, -1)  # (N,) which of the asked episodes each row plays; -1: none
     num_decisions = np.zeros(envs.num_envs, np.int64)  # (N,) taken in it so far
-    rngs: dict[int, Generator] = {}
+    rngs: list[Generator] = [episode_rng(seed, first_episode)] * envs.num_envs  # until a row starts an episode
+    first, pad_id = textgen.get("max_prompt_tokens", 0), textgen.get("num_tokens")
+    slots = np.full(envs.num_envs, first)  # (N,) where each row's next token goes
+    # A row left without an episode plays on unheeded; with a token that ends nothing, its ends are few.
+    unending = next((i for i in range(pad_id or 0) if i not in {textgen["eos_id"], *textgen["stop_ids"]}), 0)
     waiting = iter(range(num_episodes))
     columns: list[dict[str, NDArray[Any]]] = []  # one entry a vector step
     final: dict[int, dict[str, Any]] = {}  # one entry an episode
@@ -126,8 +130,10 @@ def collect(
         """Give the idle rows the next episodes; return the observations of all rows."""
         seeds: list[int | None] = [None] * envs.num_envs
         for row in map(int, np.flatnonzero(idle)):
-            episode[row], num_decisions[row] = next(waiting, -1), 0
-            if episode[row] >= 0:
+            episode[row], num_decisions[row], slots[row] = next(waiting, -1), 0, first
+            if episode[row] < 0 and textgen:
+                actions[row] = unending
+            elif episode[row] >= 0:
                 number = first_episode + int(episode[row])
                 seeds[row], rngs[row] = group_seed(seed, number // group_size), episode_rng(seed, number)
         if observations is None:
@@ -137,7 +143,7 @@ def collect(
 
     def act(observations: NDArray[Any], rows: NDArray[np.int64]) -> tuple[Decisions, NDArray[np.bool_] | None]:
         legal = envs.unwrapped.action_masks()[rows] if textgen.get("has_masks") else None  # type: ignore[attr-defined]
-        return policy.act(observations, rows, legal, [rngs[int(row)] for row in rows], greedy=greedy), legal
+        return policy.act(observations, rows, legal, [rngs[row] for row in rows.tolist()], greedy=greedy), legal
 
     actions = np.zeros((envs.num_envs, *(envs.single_action_space.shape or ())), envs.single_action_space.dtype)
     observations = start(np.ones(envs.num_envs, bool), None)
@@ -152,12 +158,16 @@ def collect(
         if not policy.prefix_observations:
             column["observations"] = observations[rows]
         elif textgen:
-            first = textgen["max_prompt_tokens"]
-            column["positions"] = first + (observations[rows, first:] != textgen["num_tokens"]).sum(1)
+            column["positions"] = slots[rows]
         actions[rows] = decisions.actions
         observations, rewards, terminated, truncated, infos = envs.step(actions)
         columns.append(column | {"rewards": np.asarray(rewards, np.float64)[rows]})
         num_decisions[rows] += 1
+        if "positions" in column:
+            slots[rows] += 1
+            # Only where a reply (or the last slot) follows is there more to count.
+            more = rows[observations[rows, np.minimum(slots[rows], observations.shape[1] - 1)] != pad_id]
+            slots[more] = first + (observations[more, first:] != pad_id).sum(1)
         idle = terminated | truncated
         if not idle.any():
             continue

@@ -32,6 +32,7 @@ class Sampler:
             max_tokens: most tokens of a row.
         """
         self.model, self.pad_id, self.prompt_slots = model, num_tokens, prompt_slots
+        self.device = model.device
         self.cache = SlotCache(model.config.num_hidden_layers, num_rows, max_tokens)
         self.kernels = Kernels(model)
         self.fed = np.zeros(num_rows, np.int64)  # tokens of each row that the cache holds
@@ -76,7 +77,7 @@ class Sampler:
             steps = np.arange(width)
             tokens = observations[rows[:, None], (slots[:, None] + steps) % observations.shape[1]]
             tokens = np.where(steps < lengths[:, None], tokens, 0)
-        to = self.model.device
+        to = self.device
         positions, mask = self.cache.open(*(torch.from_numpy(x).to(to) for x in (rows, starts, lengths)))
         hidden: Tensor = self.model.base_model(
             input_ids=torch.from_numpy(tokens).to(to),

@@ -13,6 +13,7 @@ import agents.rollout
 from agents import kernels
 from agents.cache import SlotCache
 from agents.kernels import Kernels
+from agents.policy import Decisions
 from agents.rollout import collect, episode_rng
 
 
@@ -167,3 +168,21 @@ def test_a_copy_of_a_policy_that_has_sampled_is_on_its_own():
         for parameter in policy.parameters():
             parameter.zero_()
     assert np.array_equal(collect(envs, other, num_episodes=3, seed=0).actions, first.actions)
+
+
+def test_rows_without_an_episode_do_not_end_at_every_step(monkeypatch):
+    """One long episode beside seven rows whose own have ended: they are started again once in T steps."""
+    envs = string_envs(num_envs=8, length=10)
+    policy = tiny_lm(envs)
+    eos = envs.metadata["textgen"]["eos_id"]
+    plays = lambda rows: [eos if len(rows) > 1 and row else 1 for row in rows]  # noqa: E731
+
+    def act(self, observations, rows, legal, rngs, *, greedy=False):
+        zeros = np.zeros(len(rows), np.float32)
+        return Decisions(np.array(plays(rows)), zeros, zeros)
+
+    monkeypatch.setattr(type(policy), "act", act)
+    resets = counted(monkeypatch, type(envs.unwrapped), "reset")
+    rollout = collect(envs, policy, num_episodes=8, seed=0)
+    assert sorted(rollout.lengths) == [1] * 7 + [11]
+    assert len(resets) == 3
