@@ -164,6 +164,7 @@ def train(
     num_envs: int = 128,
     checkpoint_every: int = 1,
     lora_rank: int | None = None,
+    autocast: Literal["bfloat16"] | None = None,
     resume: bool = False,
 ) -> None:
     """Train a language model on an environment; everything it writes goes to the run directory.
@@ -182,6 +183,7 @@ def train(
         num_envs: episodes sampled side by side; changes the speed; results up to rounding.
         checkpoint_every: updates between checkpoints.
         lora_rank: train adapters of this rank (alpha twice the rank) instead of the model's weights.
+        autocast: compute the language model in this type; what trains, and the probabilities, stay float32.
         resume: continue the run in the directory; starts at the beginning when there is none.
     """
     from agents.lora import LoraSettings
@@ -200,6 +202,7 @@ def train(
         seed=seed,
         checkpoint_every=checkpoint_every,
         lora=None if lora_rank is None else LoraSettings(rank=lora_rank, alpha=2.0 * lora_rank),
+        autocast=autocast,
     )
     run(config, run_dir, resume=resume)
     print(f"{run_dir}: final/, curve.png, metrics.jsonl, samples.jsonl")

@@ -8,7 +8,7 @@ import platform
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,10 @@ class Run:
             policy.load(final)
             return policy
         _require_text(envs)
-        return LMPolicy.from_pretrained(final, envs.metadata["textgen"], temperature=self.config.temperature)
+        trained = LMPolicy.from_pretrained(final, envs.metadata["textgen"], temperature=self.config.temperature)
+        if self.config.autocast is not None:
+            trained.use_autocast(self.config.autocast)
+        return trained
 
     def reference(self, envs: VectorEnv[Any, Any, Any]) -> LMPolicy | MLPPolicy:
         """Make the frozen policy that the run started from.
@@ -98,7 +101,8 @@ class Run:
         """Make the policy that the run started from as training made it, on its own env; then let it play envs."""
         own = make_envs(self.env_id, 1, self.env_kwargs)
         own.close()
-        policy = start_policy(self.config, own)
+        # The fit below is to float32's rounding.
+        policy = start_policy(replace(self.config, autocast=None), own)
         if isinstance(policy, MLPPolicy):
             trained, found = ((e.single_observation_space, e.single_action_space) for e in (own, envs))
             if (trained[0].shape, trained[0].dtype, trained[1]) != (found[0].shape, found[0].dtype, found[1]):
@@ -117,6 +121,8 @@ class Run:
         # Only the layout of an episode may differ; making a policy of the same model checks that it fits.
         fitted = LMPolicy(policy.model, metadata, temperature=policy.temperature)
         policy.prompt_slots, policy.max_tokens = fitted.prompt_slots, fitted.max_tokens
+        if self.config.autocast is not None:
+            policy.use_autocast(self.config.autocast)
         return policy
 
 

@@ -1,4 +1,4 @@
-"""Faster kernels for the layers of unmodified models where no gradient is wanted: same weights, same function.
+"""Faster kernels for the layers of unmodified models: same weights, same function, same gradients.
 
 On processors of some makers PyTorch's matrix products (MKL) keep to 256-bit vectors. oneDNN, which PyTorch carries too,
 takes the widest there are: 1.5 to 2.7 times as fast, from the weights as they stand. And attention of one token a row
@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
 _MIN_PRODUCTS = 2**20  # below, the call costs more than the wider vectors save
+_MIN_PRODUCTS_WITH_GRADIENT = 2**22  # the same for a function of our own with its backward
 _ATTENTION = "sdpa_or_one_token"
 
 
@@ -30,22 +32,27 @@ class Kernels:
         # A layer whose forward somebody has replaced does something of its own.
         self.layers = [layer for layer in model.modules() if type(layer) in _FORWARDS and "forward" not in vars(layer)]
         self.layers = self.layers if fast else []
+        self.depth = 0
         self.attention = fast and self.config._attn_implementation == "sdpa"
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Use them inside, where nothing may need a gradient."""
-        for layer in self.layers:
-            vars(layer)["forward"] = MethodType(_FORWARDS[type(layer)], layer)
-        if self.attention:
-            self.config._attn_implementation_internal = _ATTENTION
+        """Use them inside; a block within another changes nothing."""
+        self.depth += 1
+        if self.depth == 1:
+            for layer in self.layers:
+                vars(layer)["forward"] = MethodType(_FORWARDS[type(layer)], layer)
+            if self.attention:
+                self.config._attn_implementation_internal = _ATTENTION
         try:
             yield
         finally:
-            if self.attention:
-                self.config._attn_implementation_internal = "sdpa"
-            for layer in self.layers:
-                del vars(layer)["forward"]
+            self.depth -= 1
+            if self.depth == 0:
+                if self.attention:
+                    self.config._attn_implementation_internal = "sdpa"
+                for layer in self.layers:
+                    del vars(layer)["forward"]
 
 
 def _linear(layer: Any, x: Tensor) -> Tensor:
@@ -61,11 +68,40 @@ _FORWARDS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {nn.Linear: 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x (..., in) times the transpose of weight (out, in), plus bias (out,)."""
-    small = x.numel() * len(weight) < _MIN_PRODUCTS
+    least = _MIN_PRODUCTS_WITH_GRADIENT if torch.is_grad_enabled() else _MIN_PRODUCTS
+    small = x.numel() * len(weight) < least
     if small or x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return nn.functional.linear(x, weight, bias)
+    if torch.is_grad_enabled():
+        return _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call, no-any-return]
+    return _onednn(x, weight, bias)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return out
+
+
+class _Product(torch.autograd.Function):
+    """Saves what the gradients asked for need and no more: below an adapter, no activations of the frozen weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x_needs, weight_needs, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if weight_needs else None, weight if x_needs else None)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        flat = gradient.flatten(0, -2)
+        return (
+            None if weight is None else _onednn(gradient, weight.t()),
+            None if x is None else _onednn(flat.t(), x.flatten(0, -2).t()),
+            flat.sum(0) if ctx.needs_input_grad[2] else None,
+        )
 
 
 def _attend(

@@ -7,6 +7,7 @@ one forward each. Both give the same log-probabilities to float32 rounding; a te
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from agents.cache import check_cache
 from agents.checkpoint import parameter_hash
 from agents.gguf import convert_gguf
-from agents.lora import LoraSettings, adapter_tensors, inject_adapter, read_adapter_config, save_adapter
+from agents.kernels import Kernels
+from agents.lora import (
+    LoraSettings,
+    adapter_tensors,
+    inject_adapter,
+    narrow_frozen,
+    read_adapter_config,
+    save_adapter,
+)
 from agents.losses import token_scores
 from agents.policy import Decisions
 from agents.pretrained import (
+    check_fits,
     find_file,
     load_causal_lm,
     load_tensors,
@@ -73,33 +82,11 @@ class LMPolicy(nn.Module):
         nn.init.zeros_(self.value_head.bias)
         self.lora: LoraSettings | None = None
         self.base_sha256 = ""  # of the trunk below an adapter
+        self.autocast: torch.dtype | None = None  # what the trunk computes in, when not float32
         self.sampler: Sampler | None = None
         self.eval()
-        self._check_model()
-
-    def _check_model(self) -> None:
-        config = self.model.config
-        if config.vocab_size < self.num_tokens:
-            raise ValueError(
-                f"the model's vocabulary must hold the env's {self.num_tokens} tokens, got {config.vocab_size}; "
-                "use the env's tokenizer or another model"
-            )
-        limit = getattr(config, "max_position_embeddings", None)
-        if limit is not None and limit < self.max_tokens:
-            raise ValueError(
-                f"max_prompt_tokens + max_new_tokens must be at most the model's {limit} positions, "
-                f"got {self.max_tokens}; shorten the episodes"
-            )
-        probe = torch.zeros((1, 2), dtype=torch.long, device=self.device)
-        with torch.no_grad():
-            logits = self.model(probe, use_cache=False).logits
-            linear = self.model.get_output_embeddings()(self.model.base_model(probe, use_cache=False).last_hidden_state)
-        if not torch.allclose(logits, linear, atol=1e-4, rtol=1e-4):
-            raise ValueError(
-                f"the model's logits must be a linear map of its last hidden state, got {type(self.model).__name__}, "
-                "which changes them afterwards; use a GPT-2 or Llama style model"
-            )
-        check_cache(self.model, self.max_tokens)
+        check_fits(model, num_tokens=self.num_tokens, max_tokens=self.max_tokens)
+        self.kernels = Kernels(model)
 
     @classmethod
     def from_config(
@@ -195,6 +182,19 @@ class LMPolicy(nn.Module):
         inject_adapter(self.model, settings, seed=seed)
         self.lora = settings
 
+    def use_autocast(self, dtype: str) -> None:
+        """Compute the trunk in a narrow type from now on; what trains, logits and probabilities stay float32.
+
+        Below an adapter the frozen matrices are kept in that type: each forward would round them to the same numbers.
+
+        Raises:
+            ValueError: unless dtype is "bfloat16".
+        """
+        if dtype != "bfloat16":
+            raise ValueError(f"autocast must be 'bfloat16', got {dtype!r}; leave it out for float32")
+        self.autocast, self.sampler = torch.bfloat16, None
+        narrow_frozen(self.model.base_model, self.autocast)
+
     def load(self, folder: Path) -> None:
         """Take over the weights that `save` wrote for a policy of the same shape.
 
@@ -278,8 +278,9 @@ class LMPolicy(nn.Module):
                 prompt_slots=self.prompt_slots,
                 max_tokens=self.max_tokens,
             )
-        with self.sampler.kernels():
-            hidden = self.sampler.feed(observations, rows)
+        with self.kernels():
+            with self._autocast():
+                hidden = self.sampler.feed(observations, rows).float()
             log_probs = self._log_probs(hidden, None if legal is None else torch.from_numpy(legal).to(self.device))
         actions = log_probs.argmax(-1) if greedy else self.sampler.draw(log_probs, rows, rngs)
         chosen = log_probs.gather(-1, actions[:, None])[:, 0]
@@ -304,11 +305,12 @@ class LMPolicy(nn.Module):
         # Right-padded: with a causal mask no token sees the padding, so positions 0, 1, ... need no mask at all.
         slots = np.minimum(first[:, None] + np.arange(width), observed.shape[1] - 1)
         tokens = np.take_along_axis(observed, slots, 1)
-        hidden = self.model.base_model(
-            input_ids=torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device),
-            position_ids=torch.arange(width, device=self.device)[None],
-            use_cache=False,
-        ).last_hidden_state
+        with self.kernels(), self._autocast():
+            hidden = self.model.base_model(
+                input_ids=torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device),
+                position_ids=torch.arange(width, device=self.device)[None],
+                use_cache=False,
+            ).last_hidden_state.float()
         hidden = hidden[torch.from_numpy(row), torch.from_numpy(before)]
         actions = torch.from_numpy(rollout.actions[rows][row, t]).to(self.device)
         legal = None if rollout.legal is None else torch.from_numpy(rollout.legal[rows][row, t]).to(self.device)
@@ -317,6 +319,9 @@ class LMPolicy(nn.Module):
         zeros = torch.zeros(mask.shape, device=self.device)
         scattered = (zeros.index_put(index, x) for x in (log_probs, self._values(hidden), entropies))
         return tuple(scattered)  # type: ignore[return-value]
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def _score(self, hidden: Tensor, actions: Tensor, legal: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies (M,) from hidden states (M, d), in chunks that bound memory."""
@@ -338,7 +343,8 @@ class LMPolicy(nn.Module):
 
     def _logits(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
         """Return logits (M, V) of the env's tokens at the policy's temperature, -inf where one is not legal."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)[:, : self.num_tokens].float()
+        with self.kernels():
+            logits: Tensor = self.model.get_output_embeddings()(hidden)[:, : self.num_tokens]
         if self.temperature != 1:
             logits = logits / self.temperature
         return logits if legal is None else logits.masked_fill(~legal, -torch.inf)

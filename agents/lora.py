@@ -80,6 +80,13 @@ def inject_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int)
         peft.inject_adapter_in_model(config, model, _ADAPTER)
 
 
+def narrow_frozen(trunk: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the linear modules that do not train in dtype, in place."""
+    for module in trunk.modules():
+        if isinstance(module, (nn.Linear, Conv1D)) and not module.weight.requires_grad:
+            module.to(dtype)
+
+
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the adapter's parameters, by the names they have in peft's files."""
     return {

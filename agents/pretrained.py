@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from agents.cache import check_cache
+
 
 def load_causal_lm(name: str | Path, metadata: Mapping[str, Any]) -> PreTrainedModel:
     """Load a causal LM in float32 without dropout.
@@ -93,6 +95,42 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     for name in sorted(tensors):
         first.setdefault(tensors[name].data_ptr(), name)
     return {name: tensors[name] for name in first.values()}
+
+
+@torch.no_grad()
+def check_fits(model: PreTrainedModel, *, num_tokens: int, max_tokens: int) -> None:
+    """Refuse a model that cannot play the episodes of an env, or that computes otherwise than we do.
+
+    Args:
+        model: a causal LM.
+        num_tokens: V of the env.
+        max_tokens: prompt and response together.
+
+    Raises:
+        ValueError: when its vocabulary or its positions are too few, its logits are no linear map of its last hidden
+            state, or a `SlotCache` changes what it computes.
+    """
+    config = model.config
+    if config.vocab_size < num_tokens:
+        raise ValueError(
+            f"the model's vocabulary must hold the env's {num_tokens} tokens, got {config.vocab_size}; "
+            "use the env's tokenizer or another model"
+        )
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and limit < max_tokens:
+        raise ValueError(
+            f"max_prompt_tokens + max_new_tokens must be at most the model's {limit} positions, "
+            f"got {max_tokens}; shorten the episodes"
+        )
+    probe = torch.zeros((1, 2), dtype=torch.long, device=model.device)
+    logits = model(probe, use_cache=False).logits
+    linear = model.get_output_embeddings()(model.base_model(probe, use_cache=False).last_hidden_state)
+    if not torch.allclose(logits, linear, atol=1e-4, rtol=1e-4):
+        raise ValueError(
+            f"the model's logits must be a linear map of its last hidden state, got {type(model).__name__}, "
+            "which changes them afterwards; use a GPT-2 or Llama style model"
+        )
+    check_cache(model, max_tokens)
 
 
 def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from agents.cache import SlotCache
-from agents.kernels import Kernels
 
 _DRAWN_AHEAD = 64  # an array of draws is the same as single ones, and far faster
 
@@ -34,7 +33,6 @@ class Sampler:
         self.model, self.pad_id, self.prompt_slots = model, num_tokens, prompt_slots
         self.device = model.device
         self.cache = SlotCache(model.config.num_hidden_layers, num_rows, max_tokens)
-        self.kernels = Kernels(model)
         self.fed = np.zeros(num_rows, np.int64)  # tokens of each row that the cache holds
         self.first = np.zeros(num_rows, np.int64)  # slot of each row's first token
         self.uniforms = np.zeros((num_rows, _DRAWN_AHEAD))

@@ -4,7 +4,6 @@ import difflib
 import json
 import math
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -30,17 +29,13 @@ from agents.lm import LMPolicy
 from agents.lora import LoraSettings
 from agents.losses import adapted_kl_coef
 from agents.mlp import MLPPolicy
-from agents.returns import explained_variance, masked_mean, masked_sum
-from agents.rollout import Rollout, collect
+from agents.rollout import collect
 from agents.runlock import LOCK_NAME, run_lock
 from agents.runlog import RunLog
-from agents.update import Batch, make_batch, optimize, rollout_log_probs
+from agents.selfchecks import check_faults, start_checks, summarise, tell_silence
+from agents.update import make_batch, optimize, rollout_log_probs
 
 TINY_MODEL = Path(__file__).parent / "assets" / "tiny"
-MAX_RATIO_ERROR = 1e-4  # float32: sampler and update may differ by rounding only
-MAX_FAULT_SHARE = 0.02  # of a run's episodes; more say that scoring is broken and the rest no fair sample
-MIN_FAULT_EPISODES = 64  # before which that share is not judged
-MIN_SILENT_EPISODES, SILENT_EPISODES = 64, 256  # of equal return: too few to judge, and enough to tell
 _FREE_ON_RESUME = {"checkpoint_every"}  # changes no result
 
 
@@ -60,6 +55,8 @@ class TrainConfig:
         num_envs: episodes sampled side by side, at least 1; changes the speed; results up to rounding.
         seed: of everything random, at least 0.
         temperature: of the policy wherever its probabilities are computed, above 0.
+        autocast: "bfloat16" computes the language model in it, in sampling and update alike, see
+            `LMPolicy.use_autocast`; None computes in float32.
         checkpoint_every: updates between checkpoints, at least 1.
     """
 
@@ -73,6 +70,7 @@ class TrainConfig:
     num_envs: int = 128
     seed: int = 0
     temperature: float = 1.0
+    autocast: str | None = None
     checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
@@ -89,6 +87,8 @@ class TrainConfig:
             raise ValueError(
                 f"temperature must be positive and finite, got {self.temperature}; 1 is the model as it is"
             )
+        if self.autocast not in (None, "bfloat16"):
+            raise ValueError(f"autocast must be None or 'bfloat16', got {self.autocast!r}; None computes in float32")
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> "TrainConfig":
@@ -135,6 +135,8 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
             raise ValueError(
                 f"lora must be None and temperature 1 for an mlp, got {config.lora} and {config.temperature}"
             )
+        if config.autocast is not None:
+            raise ValueError(f"autocast must be None for an mlp, got {config.autocast!r}; leave it out")
         return MLPPolicy.from_spaces(space, envs.single_action_space, seed=config.seed, **kwargs)
     metadata = envs.metadata.get("textgen")
     if metadata is None:
@@ -159,7 +161,15 @@ def start_policy(config: TrainConfig, envs: VectorEnv[Any, Any, Any]) -> LMPolic
         policy = LMPolicy.from_pretrained(name, metadata, temperature=config.temperature)
     if config.lora is not None:
         policy.add_lora(config.lora, seed=config.seed)
+    if config.autocast is not None:
+        policy.use_autocast(config.autocast)
     return policy
+
+
+def make_optimizer(policy: LMPolicy | MLPPolicy, algorithm: Algorithm) -> torch.optim.Optimizer:
+    """Make Adam over what trains of a policy."""
+    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon, fused=True)
 
 
 def _refuse_misspelt(model: str) -> None:
@@ -201,8 +211,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
     policy = start_policy(config, envs)
     reference = policy.frozen_copy()
     reference_hash = parameter_hash(reference)
-    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=algorithm.learning_rate, eps=algorithm.adam_epsilon, fused=True)
+    optimizer = make_optimizer(policy, algorithm)
     with ExitStack() as stack:
         stack.callback(envs.close)
         stack.enter_context(run_lock(run_dir))
@@ -234,11 +243,11 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             sampled = time.perf_counter()
             num_done = first_episode + len(everything)
             num_faults += int(everything.faulty.sum())
-            _check_faults(everything, num_faults, num_done)
+            check_faults(everything, num_faults, num_done)
             # A scorer that failed says nothing about the response: such episodes are counted, never learnt from.
             rollout = everything.select(~everything.faulty)
             lowest, highest = (float(bound([end, *rollout.returns])) for bound, end in ((min, lowest), (max, highest)))
-            metrics = _start_checks(policy, reference, rollout) if update == 0 else {}
+            metrics = start_checks(policy, reference, rollout) if update == 0 else {}
             ref_log_probs = rollout_log_probs(reference, rollout) if algorithm.kl_coef > 0 else None
             batch = make_batch(rollout, algorithm, ref_log_probs, kl_coef=kl_coef)
             # The learning rate falls linearly to 0 ("The 37 implementation details of PPO", detail 4).
@@ -246,7 +255,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
-            metrics |= _summarise(everything, batch, steps, algorithm)
+            metrics |= summarise(everything, batch, steps, algorithm, autocast=config.autocast)
             kl_coef = _next_kl_coef(kl_coef, metrics, len(rollout), algorithm)
             metrics |= {
                 "episodes": num_done,
@@ -256,7 +265,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
             }
             log.write(update + 1, metrics, everything, batch, envs)
             if "textgen" in envs.metadata and lowest == highest:
-                _tell_silence(config.num_episodes, first_episode, num_done, lowest)
+                tell_silence(config.num_episodes, first_episode, num_done, lowest)
             # The episodes were sampled by the weights that the checkpoint before holds.
             note_metric(run_dir / "checkpoints", update, metrics["return"])
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == num_updates:
@@ -283,20 +292,6 @@ def _naming_the_last_checkpoint(run_dir: Path) -> Iterator[None]:
         raise RuntimeError(f"training diverged: {error}; {left}; lower learning_rate in a new run_dir") from error
 
 
-def _check_faults(everything: Rollout, num_faults: int, num_episodes: int) -> None:
-    """End the run, with the cause, when scoring fails for all of an update or for too many of its episodes so far."""
-    faulty = np.flatnonzero(everything.faulty)
-    all_failed = len(faulty) == len(everything)
-    too_many = num_episodes >= MIN_FAULT_EPISODES and num_faults > MAX_FAULT_SHARE * num_episodes
-    if all_failed or (len(faulty) and too_many):
-        first = everything.infos[faulty[0]]
-        which = f"all {len(everything)} episodes of an update" if all_failed else f"{num_faults} of {num_episodes}"
-        raise RuntimeError(
-            f"scoring must fail for at most {MAX_FAULT_SHARE:.0%} of the episodes, but failed for {which}, such as the "
-            f"response {first.get('response')!r}: {first.get('cause')}; mend the reward and resume"
-        )
-
-
 def _next_kl_coef(kl_coef: float, metrics: Mapping[str, float], num_episodes: int, algorithm: Algorithm) -> float:
     """The coefficient of the next update: the same, unless it follows a target."""
     if algorithm.kl_target is None:
@@ -308,65 +303,6 @@ def _next_kl_coef(kl_coef: float, metrics: Mapping[str, float], num_episodes: in
         target=algorithm.kl_target,
         horizon=algorithm.kl_horizon,
     )
-
-
-def _tell_silence(num_episodes: int, num_before: int, num_done: int, value: float) -> None:
-    """Say what helps a text run all of whose returns so far are the same: once, in the update that makes it enough."""
-    enough = min(num_episodes, SILENT_EPISODES)
-    if enough >= MIN_SILENT_EPISODES and num_before < enough <= num_done:
-        warnings.warn(
-            f"all {num_done} episodes so far returned {value:.3f}: no update can tell better from worse, and the "
-            "weights, a warm start's too, only drift; unless that is the best there is, grade the reward ("
-            """--env-kwargs '{"reward": "edit_similarity", "dense": true}') or imitate first (`textenvs sft`)""",
-            stacklevel=3,
-        )
-
-
-def _summarise(
-    everything: Rollout, batch: Batch, steps: list[dict[str, float]], algorithm: Algorithm
-) -> dict[str, float]:
-    """Turn one update into what is logged: means over its episodes and optimizer steps, and the self-checks."""
-    rollout = batch.rollout
-    # Before the first step the policy is the one that sampled, so every ratio must be 1.
-    ratio_error = math.expm1(steps[0]["max_abs_log_ratio"])
-    if not ratio_error <= MAX_RATIO_ERROR:
-        warnings.warn(f"the first ratio must be within {MAX_RATIO_ERROR} of 1, got 1 + {ratio_error:.2g}", stacklevel=2)
-    metrics = {
-        "return": float(rollout.returns.mean()),
-        "length": float(rollout.lengths.mean()),
-        **{name: float(np.mean([step[name] for step in steps])) for name in steps[0] if name != "max_abs_log_ratio"},
-        "optimizer_steps": float(len(steps)),
-        "check/ratio_error": ratio_error,
-        "check/excluded_episodes": float(len(everything) - len(rollout)),
-        "check/truncated_episodes": float((rollout.truncated & ~rollout.terminated).sum()),
-    }
-    if algorithm.baseline != "critic" and metrics["check/truncated_episodes"]:
-        warnings.warn(
-            f"baseline {algorithm.baseline!r} takes an episode that was cut from outside for one that ended; "
-            "'critic' continues it",
-            stacklevel=2,
-        )
-    if batch.kl is not None:
-        metrics["kl_per_episode"] = float(masked_sum(batch.kl, batch.mask) / len(rollout))
-        metrics["kl_coef"] = batch.kl_coef
-    if algorithm.baseline == "critic":
-        values = torch.from_numpy(rollout.values)
-        metrics["check/explained_variance"] = explained_variance(values, batch.returns, batch.mask)
-    if algorithm.baseline in ("leave_one_out", "group_mean"):
-        silent = (batch.advantages.abs() < 1e-9) | ~batch.mask
-        metrics["check/silent_episodes"] = float(silent.all(1).float().mean())
-    return metrics
-
-
-def _start_checks(policy: LMPolicy | MLPPolicy, reference: LMPolicy | MLPPolicy, rollout: Rollout) -> dict[str, float]:
-    """Check that the policy is its reference before the first step: exactly in one forward, to rounding as sampled."""
-    mask, ref_log_probs = torch.from_numpy(rollout.mask), rollout_log_probs(reference, rollout)
-    same_forward = (rollout_log_probs(policy, rollout) - ref_log_probs).abs()
-    sampled = (torch.from_numpy(rollout.log_probs) - ref_log_probs).abs()
-    return {
-        "check/start_kl_same_forward": masked_sum(same_forward, mask).item(),
-        "check/start_kl_per_token": masked_mean(sampled, mask).item(),
-    }
 
 
 def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:

@@ -42,6 +42,7 @@ LEARNING = (
 
 _LM, _CACHE, _ROLLOUT, _TRAIN = "agents/lm.py", "agents/cache.py", "agents/rollout.py", "agents/train.py"
 _SAMPLER = "agents/sampler.py"
+_CHECKS = "agents/selfchecks.py"
 _UPDATE, _RETURNS, _LOSSES, _MLP = "agents/update.py", "agents/returns.py", "agents/losses.py", "agents/mlp.py"
 _SAME = "test_lm.py::test_sampled_log_probs_equal_the_updates"
 _FORMULA = "test_update.py::test_the_whole_loss_has_the_gradient_of_its_formula"
@@ -216,7 +217,7 @@ MUTANTS = (
     Mutant("reference's log-probs not detached", _UPDATE, "ref_log_probs.detach()", "ref_log_probs",
            "test_mutants.py::test_no_gradient_flows_through_the_numbers_an_update_learns_from"),
     Mutant("adaptive KL sign", _LOSSES, "max(kl / target - 1,", "max(1 - kl / target,", "test_losses.py"),
-    Mutant("adaptive KL fed nats a token", _TRAIN, "masked_sum(batch.kl, batch.mask) / len(rollout)",
+    Mutant("adaptive KL fed nats a token", _CHECKS, "masked_sum(batch.kl, batch.mask) / len(rollout)",
            "masked_mean(batch.kl, batch.mask)", "test_mutants.py::test_logged_kl_is_nats_an_episode"),
     Mutant("adaptive KL counts excluded episodes", _TRAIN, "len(rollout), algorithm)", "len(everything), algorithm)",
            "test_mutants.py::test_the_adaptive_kl_coefficient_counts_the_episodes_that_are_learnt_from"),
@@ -240,10 +241,10 @@ MUTANTS = (
     Mutant("Adam's moments not restored on resume", "agents/checkpoint.py",
            'optimizer.load_state_dict({"state": restored,', 'optimizer.load_state_dict({"state": {},', _RESUME),
     # The self-checks.
-    Mutant("any first ratio is accepted", _TRAIN, "MAX_RATIO_ERROR = 1e-4", "MAX_RATIO_ERROR = 1e9",
+    Mutant("any first ratio is accepted", "agents/selfchecks.py", "{None: 1e-4,", "{None: 1e9,",
            "test_mutants.py::test_a_ratio_that_is_not_one_before_the_first_step_is_warned_of"),
-    Mutant("the start is compared with itself", _TRAIN, "_start_checks(policy, reference,",
-           "_start_checks(policy, policy,",
+    Mutant("the start is compared with itself", _TRAIN, "start_checks(policy, reference,",
+           "start_checks(policy, policy,",
            "test_mutants.py::test_the_checks_of_the_start_measure_the_way_to_the_reference"),
 )
 # fmt: on

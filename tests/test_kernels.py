@@ -1,0 +1,92 @@
+"""Products through oneDNN with gradients: the same numbers and gradients, where they are large enough."""
+
+import numpy as np
+import pytest
+import torch
+from small import string_envs, tiny_lm
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.pytorch_utils import Conv1D
+
+from agents import kernels
+from agents.lora import LoraSettings
+from agents.rollout import collect
+
+ROWS, INPUTS, OUTPUTS = 3 * 64, 192, 256
+
+
+class Products(TorchDispatchMode):
+    """Counts multiplications by who does them."""
+
+    def __init__(self):
+        super().__init__()
+        self.torch, self.onednn = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        if name in ("aten::mm", "aten::addmm"):
+            a, b = args[-2:]
+            self.torch += a.shape[0] * a.shape[1] * b.shape[1]
+        if name == "mkldnn::_linear_pointwise":
+            self.onednn += args[0].numel() * args[1].shape[0]
+        return func(*args, **(kwargs or {}))
+
+
+def draw(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d", "transposed gradient"])
+def test_values_and_gradients_are_torchs_to_rounding(kind):
+    assert ROWS * INPUTS * OUTPUTS >= kernels._MIN_PRODUCTS_WITH_GRADIENT
+    plain = Conv1D(OUTPUTS, INPUTS) if kind == "conv1d" else nn.Linear(INPUTS, OUTPUTS, bias=kind != "no bias")
+    fast = type(plain)(OUTPUTS, INPUTS) if kind == "conv1d" else nn.Linear(INPUTS, OUTPUTS, bias=kind != "no bias")
+    fast.load_state_dict(plain.state_dict())
+    gradient = draw(OUTPUTS, 64, 3).permute(2, 1, 0) if kind == "transposed gradient" else draw(3, 64, OUTPUTS)
+    found = []
+    for module in (plain.double(), fast):
+        dtype = next(module.parameters()).dtype
+        x = draw(3, 64, INPUTS).to(dtype).requires_grad_()
+        y = module(x) if module is plain else kernels._FORWARDS[type(module)](module, x)
+        y.backward(gradient.to(dtype))
+        found.append([y, x.grad, *(parameter.grad for parameter in module.parameters())])
+    for exact, other in zip(*found, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(other, exact.float(), rtol=1e-5, atol=1e-5 * exact.abs().max().item())
+
+
+def test_only_large_float32_products_go_to_onednn():
+    weight = draw(OUTPUTS, INPUTS)
+    x = draw(ROWS, INPUTS)
+    cases = {
+        "large": (x, weight, True),
+        "small": (x[:8], weight, False),
+        "float64": (x.double(), weight.double(), False),
+        "bfloat16": (x.bfloat16(), weight.bfloat16(), False),
+    }
+    for name, (x, weight, expected) in cases.items():
+        with Products() as products:
+            kernels._product(x, weight, None)
+        assert bool(products.onednn) == expected, name
+    with Products() as products, torch.autocast("cpu", torch.bfloat16):
+        assert kernels._product(draw(ROWS, INPUTS), draw(OUTPUTS, INPUTS), None).dtype == torch.bfloat16
+    assert not products.onednn
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_products_of_an_update_go_to_onednn_and_none_for_frozen_weights(architecture, lora):
+    envs = string_envs(length=12, num_envs=32)
+    policy = tiny_lm(envs, architecture, hidden_size=128, num_heads=2, num_layers=1)
+    if lora:
+        policy.add_lora(LoraSettings(rank=2), seed=0)
+    rollout = collect(envs, policy, num_episodes=32, seed=0)
+    with Products() as forward:
+        log_probs = policy.evaluate(rollout, np.arange(32))[0]
+    with Products() as backward:
+        log_probs.sum().backward()
+    assert forward.torch < 0.15 * forward.onednn  # the heads' narrow ones and the adapters'
+    # Twice the forward's: for the inputs and for the weights; once below an adapter, and none for the first inputs.
+    assert backward.onednn <= (1.0 if lora else 2.0) * forward.onednn
+    assert backward.onednn >= (0.4 if lora else 1.6) * forward.onednn
+    assert all((p.grad is not None) == p.requires_grad for p in policy.model.parameters())
