@@ -43,6 +43,7 @@ bench: install
 	$(BIN)/python benchmarks/env_batch.py
 	$(BIN)/python benchmarks/env_growth.py
 	$(BIN)/python benchmarks/update.py
+	$(BIN)/python benchmarks/tiny.py
 	$(BIN)/python benchmarks/table.py
 
 bench-full: install

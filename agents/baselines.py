@@ -186,7 +186,7 @@ def train_sb3(
         seed: of envs and agent. SB3 seeds the global generators of `random`, numpy and torch with it.
         target: stop when the mean return of the last `window` episodes reaches this.
         window: episodes in that mean.
-        overrides: settings that replace the table's.
+        overrides: settings that replace the table's, `Baseline.exploration_steps` too.
 
     Raises:
         ImportError: without stable-baselines3 or sb3-contrib, with the command that installs them.
@@ -197,6 +197,7 @@ def train_sb3(
     agent_class = _agent_class(baseline.path)
     settings = {**baseline.settings, **(overrides or {})}
     settings = {key: _schedule(value) for key, value in settings.items()}
+    exploration_steps = settings.pop("exploration_steps", baseline.exploration_steps)
     if env_id in CONTROL:
         envs = _control_envs(baseline, env_id, dict(env_kwargs or {}), settings.get("gamma", 0.99))
     else:
@@ -210,9 +211,9 @@ def train_sb3(
     if num_timesteps is None:
         # Every row may still have an episode under way when the last one counts.
         longest = envs.get_attr("metadata")[0]["textgen"]["max_new_tokens"]
-        num_timesteps = max((num_episodes + baseline.num_envs) * longest, baseline.exploration_steps or 0)
-    if baseline.exploration_steps is not None:
-        settings["exploration_fraction"] = baseline.exploration_steps / num_timesteps
+        num_timesteps = max((num_episodes + baseline.num_envs) * longest, exploration_steps or 0)
+    if exploration_steps is not None:
+        settings["exploration_fraction"] = exploration_steps / num_timesteps
     from agents.sb3 import EpisodeCallback
 
     result = BaselineResult([], [])

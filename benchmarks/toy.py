@@ -3,10 +3,11 @@
     python benchmarks/toy.py --agents ppo rloo grpo --seeds 0 1 2 3 4 5 6 7 8 9
 
 All learn on the same env ids (8 symbols, dense rewards), one torch thread a job. "Reached" means a mean training return
-of at least 0.95 over 128 successive episodes; a job ends there. Seconds are wall time from the start of training, ours
-with its logging, without checkpoints. A job that does not get there within its episodes says "not reached" and counts
-as later than any other. The interval of a median is between order statistics, at least 95 % whatever the distribution.
-Writes one line a job to a CSV.
+of at least 0.95 over 128 successive episodes, counted by episode for all agents, wherever an update of theirs ends; a
+job ends there. Seconds are wall time from the start of training, ours with its logging, without checkpoints, and to the
+end of the update that follows the episode. A job that does not get there within its episodes says "not reached" and
+counts as later than any other. The interval of a median is between order statistics, at least 95 % whatever the
+distribution. Writes one line a job to a CSV.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,14 @@ class Reached(Exception):
     """The target was met: the benchmark needs nothing after it."""
 
 
+def prepare() -> None:
+    """Make the ids known, and torch work on one thread."""
+    import torch
+
+    textenvs.register_envs()
+    torch.set_num_threads(1)
+
+
 def budget(agent: str, task: str) -> int:
     """Return the episodes an agent may take on a task."""
     return NUM_EPISODES.get(agent.split("-")[0], GROUPED_EPISODES)[task not in ("Copy", "Reverse")]
@@ -59,6 +69,8 @@ def ours(row: str, task: str, kwargs: dict[str, Any], seed: int, overrides: dict
     """Episodes and seconds of a row of `ALGORITHMS`, or None."""
     import agents.train
     from agents.algorithms import ALGORITHMS
+    from agents.baselines import BaselineResult
+    from agents.rollout import Rollout
     from agents.runlog import RunLog
 
     overrides = SETTINGS.get(row, {}) | overrides
@@ -71,28 +83,25 @@ def ours(row: str, task: str, kwargs: dict[str, Any], seed: int, overrides: dict
         seed=seed,
         checkpoint_every=10**6,
     )
-    recent: list[float] = []
-    reached: list[tuple[int, float]] = []
+    returns: list[float] = []
+    seconds: list[float] = []
+    curve = BaselineResult(returns, seconds)
     started = time.perf_counter()
 
     class Watch(RunLog):
         """Ends the run at the target."""
 
-        def write(self, update: int, metrics: dict[str, float], *rest: Any, **kwargs: Any) -> None:
-            super().write(update, metrics, *rest, **kwargs)
-            recent.append(metrics["return"])
-            window = recent[-max(1, WINDOW // config.algorithm.episodes_per_update) :]
-            if len(window) * config.algorithm.episodes_per_update >= WINDOW and sum(window) / len(window) >= TARGET:
-                reached.append((int(metrics["episodes"]), time.perf_counter() - started))
+        def write(self, update: int, metrics: dict[str, float], rollout: Rollout, *rest: Any) -> None:
+            super().write(update, metrics, rollout, *rest)
+            returns.extend(rollout.returns.tolist())
+            seconds.extend([time.perf_counter() - started] * len(rollout))
+            if curve.episodes_to(TARGET, WINDOW):
                 raise Reached
 
     agents.train.RunLog = Watch  # type: ignore[misc]
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            agents.train.train(config, Path(folder) / "run", quiet=True)
-        except Reached:
-            return reached[0]
-    return None
+    with tempfile.TemporaryDirectory() as folder, suppress(Reached):
+        agents.train.train(config, Path(folder) / "run", quiet=True)
+    return curve.episodes_to(TARGET, WINDOW)
 
 
 def sb3(agent: str, task: str, kwargs: dict[str, Any], seed: int) -> tuple[int, float] | None:
@@ -106,10 +115,7 @@ def sb3(agent: str, task: str, kwargs: dict[str, Any], seed: int) -> tuple[int, 
 
 def job(agent: str, task: str, seed: int, length: int, overrides: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
-    import torch
-
-    textenvs.register_envs()
-    torch.set_num_threads(1)
+    prepare()
     kwargs = {"length": length, "alphabet": "abcdefgh", "dense": True}
     reached = sb3(agent, task, kwargs, seed) if agent in SB3 else ours(agent, task, kwargs, seed, overrides)
     episodes, seconds = reached or ("", "")

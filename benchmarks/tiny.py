@@ -1,0 +1,137 @@
+"""PPO from scratch to 95 % of the optimum on copy, beside the agents of Stable-Baselines3 and sb3-contrib.
+
+    python benchmarks/tiny.py
+
+Copy with 4 of 8 symbols and dense rewards; `toy.py` says what "reached", episodes and seconds mean. Our PPO trains a
+language model (GPT-2, one layer of width 128) from random weights through `train`, with its records and checks; the
+others train attention over embedded tokens and two dense layers (`agents/sb3.py`). The settings of all were chosen on
+seeds from 100 on (`LOG.md`); gamma is 0 where that is better, as each reward of this task answers for its own token.
+
+Everybody trains on every seed, in turns within one process and thread, after a warm-up that does not count; each seed
+begins with another agent, so that all meet the same neighbours. The best of the others is the one with the lowest
+median, of episodes and of seconds apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from measure import RESULTS, machine, record
+from toy import TARGET, cell, median_interval, ours, prepare
+
+ROW, OURS, TASK = "end to end, tiny", "our ppo", "Copy"
+KWARGS = {"length": 4, "alphabet": "abcdefgh", "dense": True}
+WARM_UP_SEED = 99
+#: Of our PPO, beside the row of `ALGORITHMS` and `toy.SETTINGS`. The learning rate falls to 0 within the 800 episodes,
+#: which are also all it gets: with a rate that stays, a symbol once learnt is lost again.
+SETTINGS: dict[str, Any] = {
+    "num_episodes": 800,
+    "episodes_per_update": 32,
+    "num_epochs": 6,
+    "num_minibatches": 2,
+    "gamma": 0.0,
+    "gae_lambda": 0.0,
+    "normalize": "none",  # with it, symbols are settled on a wrong answer before the right one was tried
+    "clip_range": 0.3,
+    "value_coef": 1.0,
+    "entropy_coef": 0.005,
+    "model_kwargs": {"num_layers": 1, "hidden_size": 128, "num_heads": 2, "init_std": 0.06},
+}
+_WIDE = {"policy_kwargs": {"net_arch": [128, 128], "features_extractor_kwargs": {"embedding_dim": 64}}}
+_DQN = {"gamma": 0.0, "exploration_steps": 1_000, "learning_starts": 200, **_WIDE}
+#: Of the others, beside `agents.baselines.BASELINES`.
+OTHERS: dict[str, dict[str, Any]] = {
+    "dqn": _DQN | {"learning_rate": 2e-3},  # fewest episodes
+    "dqn, fewer steps": _DQN | {"learning_rate": 3e-3, "gradient_steps": 2},  # fewest seconds
+    "ppo": {"gamma": 0.0},
+    "maskable_ppo": {"gamma": 0.0},  # every token of copy is legal
+    "a2c": {"gamma": 0.0},
+}
+NUM_EPISODES = 5_000  # after which one of the others has not reached it
+
+Result = tuple[float, float]  # episodes and seconds, infinite where not reached
+
+
+def run_ours(seed: int, **settings: Any) -> Result:
+    """Episodes and seconds of our PPO."""
+    return ours("ppo", TASK, KWARGS, seed, settings) or (math.inf, math.inf)
+
+
+def run_other(name: str, seed: int, num_episodes: int = NUM_EPISODES) -> Result:
+    """The same of a key of `OTHERS`, such as "dqn" or "dqn, fewer steps"."""
+    from agents.baselines import train_sb3
+
+    agent = name.split(",")[0]
+    result = train_sb3(
+        agent,
+        f"textenvs/{TASK}-v0",
+        KWARGS,
+        num_episodes=num_episodes,
+        seed=seed,
+        target=TARGET,
+        overrides=OTHERS[name],
+    )
+    return result.episodes_to(TARGET) or (math.inf, math.inf)
+
+
+def run_in_turns(agents: Mapping[str, Callable[[int], Result]], seeds: Iterable[int]) -> dict[str, list[Result]]:
+    """Call every agent once a seed, beginning with another one each time: what they returned, in the order of seeds."""
+    results: dict[str, list[Result]] = {name: [] for name in agents}
+    for turn, seed in enumerate(seeds):
+        names = list(agents)
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            results[name].append(agents[name](seed))
+            episodes, seconds = results[name][-1]
+            print(f"seed {seed}, {name}: {episodes:,.0f} episodes, {seconds:.2f} s", flush=True)
+    return results
+
+
+def best(results: Mapping[str, list[Result]], unit: int) -> str:
+    """The name with the lowest median of episodes (unit 0) or of seconds (unit 1)."""
+    return min(results, key=lambda name: median_interval([result[unit] for result in results[name]])[0])
+
+
+def main() -> None:
+    """Train everybody on every seed, print the table and append both comparisons to the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=10, help="seeds, from --first-seed on")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--others", nargs="+", default=list(OTHERS), choices=list(OTHERS))
+    parser.add_argument("--no-csv", action="store_true", help="print only")
+    arguments = parser.parse_args()
+    prepare()
+    print(f"{machine()}, 1 thread")
+    agents: dict[str, Callable[[int], Result]] = {OURS: partial(run_ours, **SETTINGS)}
+    agents |= {name: partial(run_other, name) for name in arguments.others}
+    run_ours(WARM_UP_SEED, **SETTINGS | {"num_episodes": 160})
+    for name in arguments.others:
+        run_other(name, WARM_UP_SEED, num_episodes=160)
+    results = run_in_turns(agents, range(arguments.first_seed, arguments.first_seed + arguments.repeats))
+    mine = results[OURS]
+    others = {name: results[name] for name in arguments.others}
+    peers = [best(others, unit) for unit in range(2)]
+    print("| agent | reached: median episodes, seconds | episodes of the best / its | seconds of the best / its |")
+    print("|---|---|---|---|")
+    for name, both in results.items():
+        shares = [
+            median_interval([result[unit] for result in others[peer]])[0] / median_interval([r[unit] for r in both])[0]
+            for unit, peer in enumerate(peers)
+        ]
+        rows = [{"episodes": e, "seconds": s} for e, s in both]
+        print(f"| {name} | {cell(rows)} | {shares[0]:.2f} | {shares[1]:.2f} |")
+    for unit, (name, peer) in enumerate(zip(("episodes", "s"), peers, strict=True)):
+        pairs = [(one[unit], other[unit]) for one, other in zip(mine, others[peer], strict=True)]
+        out = None if arguments.no_csv else RESULTS
+        record(ROW, f"{name} to 0.95 on copy", pairs, unit=name, peer=peer, bar=1.0, out=out)
+
+
+if __name__ == "__main__":
+    main()
