@@ -42,11 +42,13 @@ bench: install
 	$(BIN)/python benchmarks/env_step.py
 	$(BIN)/python benchmarks/env_batch.py
 	$(BIN)/python benchmarks/env_growth.py
+	$(BIN)/python benchmarks/sampling.py --sizes 0.1M 1M
 	$(BIN)/python benchmarks/update.py
 	$(BIN)/python benchmarks/tiny.py
 	$(BIN)/python benchmarks/table.py
 
 bench-full: install
+	$(BIN)/python benchmarks/sampling.py --sizes 135M
 	$(BIN)/python benchmarks/update.py --rows update --sizes 11M
 	$(BIN)/python benchmarks/table.py
 

@@ -88,7 +88,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.address.num_rows, self.address.num_slots = num_rows, max_tokens + 1
         super().__init__(layers=[_SlotLayer(self.address) for _ in range(num_layers)])
         self._all_rows = torch.arange(num_rows)
-        self._masks = torch.full((max_tokens, max_tokens), -torch.inf).triu_(1)  # (S, S): a line a position
+        self._positions = torch.arange(max_tokens)
 
     def open(self, rows: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Point the next forward at some rows, each continuing at its own position.
@@ -110,8 +110,8 @@ class SlotCache(Cache):  # type: ignore[misc]
             raise ValueError(
                 f"max_tokens must be at least {length} for this sequence, got {address.num_slots - 1}; raise it"
             )
-        if self._masks.device != device:
-            self._masks, self._all_rows = self._masks.to(device), self._all_rows.to(device)
+        if self._positions.device != device:
+            self._positions, self._all_rows = self._positions.to(device), self._all_rows.to(device)
         positions = address.written = starts[:, None]
         if width > 1:
             steps = torch.arange(width, device=device)
@@ -121,7 +121,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         address.index, address.running, address.begins = None, rows, width > 1 and not bool(starts.any())
         address.rows = None if torch.equal(rows, self._all_rows) else rows
         address.length = width if address.begins else min(max(length, address.min_length), address.num_slots - 1)
-        return positions, self._masks[positions][:, None, :, : address.length]
+        hidden = self._positions[: address.length] > positions[:, None, :, None]
+        return positions, torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
 
 
 @torch.no_grad()

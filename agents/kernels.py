@@ -28,7 +28,7 @@ class Kernels:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.config = model.config
-        fast = model.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        fast = model.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         # A layer whose forward somebody has replaced does something of its own.
         self.layers = [layer for layer in model.modules() if type(layer) in _FORWARDS and "forward" not in vars(layer)]
         self.layers = self.layers if fast else []

@@ -107,7 +107,7 @@ MUTANTS = (
     Mutant("stale cache after a refill: the row goes on where it was", _SAMPLER, "self.fed[rows[fresh]] = 0", "pass",
            _SAME),
     Mutant("stale cache after a refill: the old episode's keys stay visible", _CACHE,
-           "torch.full((max_tokens, max_tokens), -torch.inf).triu_(1)", "torch.zeros((max_tokens, max_tokens))",
+           ".masked_fill_(hidden, -torch.inf)", "",
            "test_cache.py::test_rows_at_different_positions_restarting_and_sitting_out"),
     # Padding and masks.
     Mutant("pad == end token in the observation", "textenvs/rules.py",
