@@ -50,6 +50,8 @@ bench: install
 bench-full: install
 	$(BIN)/python benchmarks/sampling.py --sizes 135M
 	$(BIN)/python benchmarks/update.py --rows update --sizes 11M
+	$(BIN)/python benchmarks/grpo_trl.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/table.py
 
 clean:

@@ -278,13 +278,17 @@ class LMPolicy(nn.Module):
                 prompt_slots=self.prompt_slots,
                 max_tokens=self.max_tokens,
             )
-        with self.kernels():
-            with self._autocast():
-                hidden = self.sampler.feed(observations, rows).float()
-            log_probs = self._log_probs(hidden, None if legal is None else torch.from_numpy(legal).to(self.device))
-        actions = log_probs.argmax(-1) if greedy else self.sampler.draw(log_probs, rows, rngs)
-        chosen = log_probs.gather(-1, actions[:, None])[:, 0]
-        return Decisions(actions.cpu().numpy(), chosen.cpu().numpy(), self._values(hidden).cpu().numpy())
+        with self.kernels(), self._autocast():
+            hidden = self.sampler.feed(observations, rows).float()
+        actions, chosen = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
+        size = max(1, MAX_LOGITS_BYTES // (8 * self.model.config.vocab_size))  # the CDF's float64
+        for part in (slice(i, i + size) for i in range(0, len(rows), size)):
+            allowed = None if legal is None else torch.from_numpy(legal[part]).to(self.device)
+            log_probs = self._log_probs(hidden[part], allowed)
+            drawn = log_probs.argmax(-1) if greedy else self.sampler.draw(log_probs, rows[part], rngs[part])
+            actions[part] = drawn.cpu().numpy()
+            chosen[part] = log_probs.gather(-1, drawn[:, None])[:, 0].cpu().numpy()
+        return Decisions(actions, chosen, self._values(hidden).cpu().numpy())
 
     def evaluate(self, rollout: Rollout, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Compute log-probabilities, values and entropies of whole episodes, one forward for all of them.
