@@ -10,7 +10,6 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from textenvs.infos import Infos
 from textenvs.rules import OPTIONS, RenderModes, Rules
 from textenvs.task import Problem
 from textenvs.vocab import printable
@@ -101,7 +100,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         if "prompt" in options:
             number, start = -1, rules.start_prompt(options["prompt"])
         else:
-            number = options["problem"] if "problem" in options else int(self.np_random.integers(len(rules.task)))
+            number = options["problem"] if "problem" in options else int(self.np_random.integers(rules.num_problems))
             start = rules.start(number)
         # Only now: a refused reset leaves the running episode as it was.
         self._number = int(number)
@@ -126,6 +125,7 @@ class TextGenEnv(gym.Env[Any, Any]):
         rules = self.rules
         self._row[self._end] = token = rules.token(action)
         self._end += 1
+        self._running = False  # whatever a task or a reward raises, nothing may be appended to what it was asked about
         reason: str | None = None
         if rules.ends_turn[token] or self._end == rules.width:
             self._end, reason = rules.close_turn(self._problem, self._row, self._end, self._turn_ends)
@@ -151,18 +151,21 @@ class TextGenEnv(gym.Env[Any, Any]):
             self._score += reward
             return reward, False, {}
         reason = "fault" if fault else reason
-        success = not fault and value >= rules.task.threshold
-        info = Infos(problem=self._number, prompt=self._prompt, finish_reason=reason, is_success=success, status=status)
-
-        def write(info: Infos) -> None:
-            info["response"] = responses.texts[0]
-            if rules.has_replies:
-                info["turns"] = responses.turns[0]
-            # What failed to be judged has a cause and no parts.
-            parts = {name: float(column[0]) for name, column in scores.parts.items()}
-            info |= {"cause": scores.causes[0]} if fault else parts
-
-        info.defer(write)
+        info: dict[str, Any] = {
+            "problem": self._number,
+            "prompt": self._prompt,
+            "response": responses.texts[0],
+            "finish_reason": reason,
+            "is_success": not fault and value >= rules.task.threshold,
+            "status": status,
+        }
+        if rules.has_replies:
+            info["turns"] = responses.turns[0]
+        if fault:  # what failed to be judged has a cause and no parts
+            info["cause"] = scores.causes[0]
+        else:
+            for name, column in scores.parts.items():
+                info[name] = float(column[0])
         self._outcome = (reason, value)
         return reward, fault, info
 

@@ -6,26 +6,44 @@ Texts and columns of finished rows take longer than the step itself, and most st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import RLock
 from typing import Any
 
 import numpy as np
 
 from textenvs.vocab import IntArray
 
+#: C code such as json's takes a dict of size 0 for empty without asking it: this key stands there until it is written.
+_UNWRITTEN = ""
+
 
 class Infos(dict[str, Any]):
-    """A dict; what `defer` was given is written into it before anybody sees it."""
+    """A dict; what `defer` was given is written into it before anybody sees it, in whatever thread.
 
-    _deferred: tuple[Callable[[Infos], None], ...] = ()
+    Whoever must have a plain one, such as code that compares types, takes `dict(infos)`.
+    """
 
-    def defer(self, write: Callable[[Infos], None]) -> None:
-        """Call `write(self)` at the first look. It must not depend on when that is."""
+    _deferred: tuple[Callable[[dict[str, Any]], None], ...] = ()
+
+    def defer(self, write: Callable[[dict[str, Any]], None]) -> None:
+        """Call `write(infos)` at the first look, with what is in here so far. It must not depend on when that is."""
+        if not self._deferred:
+            self._lock = RLock()
+            dict.__setitem__(self, _UNWRITTEN, None)
         self._deferred += (write,)
 
     def _write(self) -> None:
-        deferred, self._deferred = self._deferred, ()
-        for write in deferred:
-            write(self)
+        """All or nothing: a look that is interrupted leaves everything to the next one."""
+        with self._lock:
+            if not self._deferred:  # by another thread meanwhile
+                return
+            infos = dict(dict.items(self))
+            del infos[_UNWRITTEN]
+            for write in self._deferred:
+                write(infos)
+            dict.clear(self)
+            dict.update(self, infos)
+            self._deferred = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -53,7 +71,7 @@ for _name in (
     setattr(Infos, _name, _looking(_name))
 
 
-def fill(infos: Infos, num_envs: int, rows: IntArray, columns: Mapping[str, Any]) -> None:
+def fill(infos: dict[str, Any], num_envs: int, rows: IntArray, columns: Mapping[str, Any]) -> None:
     """Write columns (M,) of `rows` (M,) as Gymnasium does: arrays (N,) beside `_key` masks, which say who has the key.
 
     Args:

@@ -35,6 +35,9 @@ MAX_ONEHOT_FLOATS = 1 << 20
 #: Slots of a row; every observation, every batch and the bounds of the space have as many.
 MAX_SLOTS = 1 << 20
 
+#: What actions nearly always are; what else is an int takes longer to ask than to append it.
+_USUAL_INTS = (int, np.int64)
+
 #: What the options of a reset may hold.
 OPTIONS: tuple[set[str], ...] = (set(), {"problem"}, {"prompt"})
 
@@ -78,7 +81,8 @@ class Rules:
         **settings: Any,
     ) -> None:
         self.task = _resolve_task(task, prompts, settings)
-        if len(self.task) == 0:
+        self.num_problems = len(self.task)
+        if self.num_problems == 0:
             raise ValueError(f"task must hold at least one problem, got none in {type(self.task).__name__}; add one")
         self.vocab = as_vocab(self.task.vocab if vocab is None else vocab)
         self.reward = as_reward(self.task.reward if reward is None else reward)
@@ -131,8 +135,8 @@ class Rules:
 
     def start(self, k: int) -> Start:
         """What an episode of problem k starts from, encoded once; copy the row before writing."""
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < len(self.task):
-            raise ValueError(f"options['problem'] must be an int in [0, {len(self.task)}), got {k!r}; pick one")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < self.num_problems:
+            raise ValueError(f"options['problem'] must be an int in [0, {self.num_problems}), got {k!r}; pick one")
         cached = self._starts.get(k)
         if cached is None:
             problem = self.task[k]
@@ -201,10 +205,12 @@ class Rules:
         Raises:
             InvalidAction: not an integer in [0, V).
         """
-        try:
-            token = -1 if isinstance(action, bool) else index(action)
-        except TypeError:
-            token = -1
+        if type(action) in _USUAL_INTS:
+            token = index(action)
+        else:
+            if isinstance(action, np.ndarray) and action.ndim == 0:
+                action = action[()]
+            token = int(action) if isinstance(action, (int, np.integer)) and not isinstance(action, bool) else -1
         if not 0 <= token < self.num_tokens:
             raise InvalidAction(f"action must be an int in [0, {self.num_tokens}), got {action!r}; it is a token id")
         return token

@@ -80,7 +80,9 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
         raise TypeError(f"reward {name} must return Scores, got {type(scores).__name__}; see textenvs.Scores")
     if not (type(scores.status) in _LISTS and type(scores.causes) in _LISTS and type(scores.parts) is dict):
         _check_columns(scores, name)
-    values = _array(scores.values, f"reward {name} must return numbers")
+    values = scores.values
+    if type(values) is not np.ndarray:
+        values = _array(values, f"reward {name} must return numbers")
     if values.shape != (len(problems),) or values.dtype.kind not in "biuf":
         raise ValueError(
             f"reward {name} must return {len(problems)} numbers, one a response, got shape {values.shape} "
@@ -93,8 +95,9 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
     causes = tuple(scores.causes) or ("",) * len(problems)
     if len(causes) != len(problems):
         raise ValueError(f"reward {name} must give {len(problems)} causes, one a response, or none, got {len(causes)}")
-    faulty = scores.faulty
+    faulty: Any = False
     if scores.status:
+        faulty = scores.faulty
         values[faulty] = 0.0
         unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
         causes = tuple(
@@ -115,7 +118,8 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
         if numbers is scores.values and not scores.status:  # as of most rewards, and checked
             parts[part] = values
             continue
-        parts[part] = column = _array(numbers, f"reward {name} must give its part {part!r} numbers", np.float64)
+        # A copy: the reward may use its array again, and infos are made later.
+        parts[part] = column = _array(numbers, f"reward {name} must give its part {part!r} numbers", np.float64).copy()
         if column.shape != values.shape or np.count_nonzero(np.isfinite(column) | faulty) < len(column):
             raise ValueError(
                 f"reward {name} must give its part {part!r} {len(problems)} finite values, one a response, got {column}"

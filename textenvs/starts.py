@@ -30,9 +30,9 @@ class Streams:
         self._num_problems = num_problems
         self._generators: list[np.random.Generator | None] = [None] * num_rows
         self._states: list[Any] = [None] * num_rows  # of each generator before it drew ahead
-        self._drawn = np.zeros((num_rows, DRAWN_AHEAD), dtype=np.min_scalar_type(num_problems - 1))
-        #: Of all that is drawn, one row after the other: where each row's next number is, and where its numbers end.
-        self._flat = self._drawn.reshape(-1)
+        self._lent = np.zeros(num_rows, dtype=bool)
+        #: What is drawn, one row after the other; where each row's next number is, and where its numbers end.
+        self._drawn = np.zeros(num_rows * DRAWN_AHEAD, dtype=np.min_scalar_type(num_problems - 1))
         self._first = np.arange(num_rows) * DRAWN_AHEAD
         self._next, self._stop = self._first.copy(), self._first.copy()
 
@@ -40,6 +40,12 @@ class Streams:
         """Start the row's stream anew."""
         self._generators[row] = seeding.np_random(seed)[0]
         self._next[row] = self._stop[row] = self._first[row]
+        self._lent[row] = False
+
+    def lend(self, row: int) -> np.random.Generator:
+        """The row's generator for somebody who may keep it: from now on the row draws no number ahead."""
+        self._lent[row] = True
+        return self.generator(row)
 
     def generator(self, row: int) -> np.random.Generator:
         """The row's generator, made when first used, where it would stand without drawing ahead."""
@@ -61,15 +67,15 @@ class Streams:
                 self._draw_ahead(row)
             at[spent] = self._first[rows[spent]]
         self._next[rows] = at + 1
-        return self._flat[at].astype(np.int64)
+        return self._drawn[at].astype(np.int64)
 
     def _draw_ahead(self, row: int) -> None:
         generator, first = self.generator(row), self._first[row]
-        if self._stop[row] == first:  # who seeds every episode needs no second number
-            self._flat[first], self._stop[row] = generator.integers(self._num_problems), first + 1
+        if self._stop[row] == first or self._lent[row]:  # who seeds every episode needs no second number
+            self._drawn[first], self._stop[row] = generator.integers(self._num_problems), first + 1
             return
         self._states[row] = generator.bit_generator.state
-        self._drawn[row] = generator.integers(self._num_problems, size=DRAWN_AHEAD)
+        self._drawn[first : first + DRAWN_AHEAD] = generator.integers(self._num_problems, size=DRAWN_AHEAD)
         self._stop[row] = first + DRAWN_AHEAD
 
 

@@ -51,7 +51,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be an int of at least 1, got {num_envs!r}")
         self.rules = rules = Rules(**kwargs)
-        self.num_envs = int(num_envs)
+        self.num_envs = num_envs = int(num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "textgen": rules.metadata}  # type: ignore[misc]
         self.single_observation_space = rules.observation_space
@@ -110,7 +110,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         infos = Infos()
         self._start(rows, options, infos)
         self._started = True
-        return self._observe(), infos
+        return self._observe(), dict(infos)
 
     def _reset_rows(self, mask: Any) -> NDArray[np.int64]:
         if mask is None:
@@ -129,8 +129,6 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             self._own |= dict.fromkeys(rows.tolist(), start)
             self._rows[rows] = start.row
         else:
-            for i in rows.tolist() if self._own else ():
-                self._own.pop(i, None)
             if "problem" in options:
                 numbers = np.broadcast_to(options["problem"], (self.num_envs,))[rows]
                 if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= len(rules.task):
@@ -139,6 +137,9 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             else:
                 numbers = self._streams.draw(rows)
             lines = self._starts.lines(numbers)
+            # Only now: a refused reset leaves the running episodes as they were.
+            for i in rows.tolist() if self._own else ():
+                self._own.pop(i, None)
             self._rows[rows] = self._starts.rows.take(lines, 0)
             self._lines[rows] = lines
         if rules.has_replies:
@@ -166,12 +167,24 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if not self._started:
             raise ResetNeeded("step() needs running episodes; call reset() first")
-        rules = self.rules
         tokens = self._tokens(actions)
         (resetting,) = self._ended.nonzero()
         if len(resetting) and self.autoreset_mode == AutoresetMode.DISABLED:
             waiting = resetting[:8].tolist()
             raise ResetNeeded(f"rows {waiting} have ended; call reset(options={{'reset_mask': ended}}) first")
+        try:
+            return self._append(tokens, resetting)
+        except BaseException:  # of a task or a reward, half way through: no row is what it was, or what it is to be
+            self._started = False
+            self._ended = np.ones(self.num_envs, dtype=bool)
+            self._next_slots[:] = len(self._slots) - 1
+            raise
+
+    def _append(
+        self, tokens: NDArray[np.int64], resetting: NDArray[np.int64]
+    ) -> tuple[Any, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+        """Start the rows `resetting` (M,) and append `tokens` (N,) to the others."""
+        rules = self.rules
         self._slots[self._next_slots] = tokens
         self._next_slots += 1
         if self._max_episode_steps is not None:
@@ -256,7 +269,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
             terminated[rows], truncated[rows] = ~fault, fault
         lines, own, table = self._lines[rows], dict(self._own), self._starts
 
-        def write(infos: Infos) -> None:
+        def write(infos: dict[str, Any]) -> None:
             starts = list(zip(rows.tolist(), lines.tolist(), strict=True))
             columns = {
                 "problem": np.array([-1 if i in own else table.numbers[line] for i, line in starts]),
@@ -295,7 +308,7 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         """SAME_STEP: put what ended into `final_obs` and `final_info`, then start the rows again."""
         final = self.rules.observe(self._rows[rows], lambda: self.action_masks()[rows])
 
-        def write(infos: Infos) -> None:
+        def write(infos: dict[str, Any]) -> None:
             observations = np.full(self.num_envs, None, dtype=object)
             for j, i in enumerate(rows):
                 observations[i] = {k: value[j] for k, value in final.items()} if isinstance(final, dict) else final[j]
@@ -308,6 +321,11 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
         self._start(rows, {}, infos)
 
     # ------------------------------------------------------------------------------------------------------ views
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's two views of its slots are the same memory again."""
+        self.__dict__.update(state)
+        self._rows = self._slots[:-1].reshape(self.num_envs, self.rules.width)
 
     def _observe(self) -> Any:
         return self.rules.observe(self._rows, self.action_masks)
@@ -332,4 +350,4 @@ class TextGenVectorEnv(VectorEnv[Any, Any, Any]):
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One random stream a row."""
-        return tuple(map(self._streams.generator, range(self.num_envs)))
+        return tuple(map(self._streams.lend, range(self.num_envs)))

@@ -84,10 +84,13 @@ class Responses:
             self.token_ids[one], self.lengths[one], self.finish_reasons[one], self.vocab, self.turn_ends[one]
         )
 
-    @cached_property
+    @property
     def texts(self) -> list[str]:
-        """B strings, decoded on first use."""
-        return self.vocab.decode_rows(self.token_ids, self.lengths)
+        """B strings, decoded on first use; without the lock of `cached_property`, which costs more than one row."""
+        kept: dict[str, list[str]] = self.__dict__
+        if "texts" not in kept:
+            kept["texts"] = self.vocab.decode_rows(self.token_ids, self.lengths)
+        return kept["texts"]
 
     @cached_property
     def turns(self) -> list[list[str]]:

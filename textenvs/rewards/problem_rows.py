@@ -34,6 +34,10 @@ class ProblemRows(Sequence[ProblemLike]):
     def __len__(self) -> int:
         return len(self.lines)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or what another process gets, is a list of the problems without the rest of the table."""
+        return list, (list(self),)
+
     def __iter__(self) -> Iterator[Any]:
         return map(self.table.problems.__getitem__, self.lines.tolist())
 
