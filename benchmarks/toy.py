@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from jobs import run_jobs
 
@@ -98,8 +99,8 @@ def ours(row: str, task: str, kwargs: dict[str, Any], seed: int, overrides: dict
             if curve.episodes_to(TARGET, WINDOW):
                 raise Reached
 
-    agents.train.RunLog = Watch  # type: ignore[misc]
-    with tempfile.TemporaryDirectory() as folder, suppress(Reached):
+    watched = patch.object(agents.train, "RunLog", Watch)
+    with watched, tempfile.TemporaryDirectory() as folder, suppress(Reached):
         agents.train.train(config, Path(folder) / "run", quiet=True)
     return curve.episodes_to(TARGET, WINDOW)
 

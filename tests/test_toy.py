@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents import baselines
+from agents import baselines, runlog, train
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 COPY = {"length": 2, "alphabet": "abcd", "dense": True}
@@ -35,6 +35,7 @@ def test_ours_is_counted_by_episode_wherever_an_update_ends(
     assert reached is not None
     assert reached[0] == 128
     assert toy.ours("ppo", "Copy", COPY, 0, settings | {"num_episodes": 96}) is None
+    assert train.RunLog is runlog.RunLog  # who trains next in this process is not watched
 
 
 def test_every_agent_meets_every_seed_and_each_begins_in_turn(scripts: dict[str, ModuleType]) -> None:
