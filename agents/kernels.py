@@ -89,6 +89,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x_needs, weight_needs, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if weight_needs else None, weight if x_needs else None)
+        ctx.transposed = weight.t().is_contiguous()
         return _onednn(x, weight, bias)
 
     @staticmethod
@@ -97,9 +98,14 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
         flat = gradient.flatten(0, -2)
+        weight_gradient = None
+        if x is not None:
+            one, other = flat.t(), x.flatten(0, -2).t()
+            # As the weight lies in memory: another order would be copied.
+            weight_gradient = _onednn(other, one).t() if ctx.transposed else _onednn(one, other)
         return (
             None if weight is None else _onednn(gradient, weight.t()),
-            None if x is None else _onednn(flat.t(), x.flatten(0, -2).t()),
+            weight_gradient,
             flat.sum(0) if ctx.needs_input_grad[2] else None,
         )
 

@@ -90,3 +90,22 @@ def test_the_products_of_an_update_go_to_onednn_and_none_for_frozen_weights(arch
     assert backward.onednn <= (1.0 if lora else 2.0) * forward.onednn
     assert backward.onednn >= (0.4 if lora else 1.6) * forward.onednn
     assert all((p.grad is not None) == p.requires_grad for p in policy.model.parameters())
+
+
+def test_the_gradient_of_a_transposed_weight_is_not_copied():
+    """Conv1D keeps (inputs, outputs): its gradient comes in that order, or autograd would copy the whole of it."""
+    copied = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func._schema.name in ("aten::copy_", "aten::clone"):
+                copied.append(args[0].numel())
+            return func(*args, **(kwargs or {}))
+
+    for module in (Conv1D(OUTPUTS, INPUTS), nn.Linear(INPUTS, OUTPUTS)):
+        x = draw(5, 64, INPUTS).requires_grad_()
+        y = kernels._FORWARDS[type(module)](module, x)
+        with Copies():
+            y.sum().backward()
+        assert module.weight.grad is not None
+        assert INPUTS * OUTPUTS not in copied
