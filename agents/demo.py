@@ -158,7 +158,7 @@ def report(rows: Mapping[str, Mapping[str, Any]], pairs: list[dict[str, str]], c
         table.add_column(title, justify="right", no_wrap=True)
     digits = {"kl_per_episode": 2, "sample_perplexity": 1, "mean_length": 1, "tokens_per_second": 0}
     for name, row in rows.items():
-        cells = [f"{row[key]:,.{digits.get(key, 3)}f}" for key in COLUMNS]
+        cells = [f"{row[key]:z.{digits.get(key, 3)}f}" for key in COLUMNS]
         cells[0] += f" ± {row['stderr']:.3f}"
         table.add_row(name, *cells)
     console.print(table)

@@ -108,12 +108,7 @@ def collect(
         ValueError: for a num_episodes below 1 or an env that resets itself.
         FloatingPointError: when the policy gives probabilities that are not finite.
     """
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
-    if envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
-        raise ValueError(
-            f"autoreset_mode must be 'Disabled', got {envs.metadata.get('autoreset_mode')}; pass it to make_vec"
-        )
+    _check_request(envs, num_episodes)
     textgen = envs.metadata.get("textgen", {})
     episode = np.full(envs.num_envs, -1)  # (N,) which of the asked episodes each row plays; -1: none
     num_decisions = np.zeros(envs.num_envs, np.int64)  # (N,) taken in it so far
@@ -164,10 +159,7 @@ def collect(
         columns.append(column | {"rewards": np.asarray(rewards, np.float64)[rows]})
         num_decisions[rows] += 1
         if "positions" in column:
-            slots[rows] += 1
-            # Only where a reply (or the last slot) follows is there more to count.
-            more = rows[observations[rows, np.minimum(slots[rows], observations.shape[1] - 1)] != pad_id]
-            slots[more] = first + (observations[more, first:] != pad_id).sum(1)
+            _move_on(slots, rows, observations, first, pad_id)
         idle = terminated | truncated
         if not idle.any():
             continue
@@ -175,17 +167,31 @@ def collect(
         cut = done[truncated[done] & ~terminated[done]]
         bootstrap = dict(zip(cut, act(observations, cut)[0].values, strict=True)) if cut.size else {}
         for row in done:
-            final[int(episode[row])] = {
-                "observations": observations[row].copy(),
-                "terminated": terminated[row],
-                "truncated": truncated[row],
-                "bootstrap_values": bootstrap.get(row, 0.0),
-                "infos": info_row(infos, int(row)),
-            }
+            ends = {"terminated": terminated[row], "truncated": truncated[row], "infos": info_row(infos, int(row))}
+            ends |= {"observations": observations[row].copy(), "bootstrap_values": bootstrap.get(row, 0.0)}
+            final[int(episode[row])] = ends
         observations = start(idle, observations)
     numbers = first_episode + np.arange(num_episodes)
-    pad_id = textgen.get("num_tokens")
     return _assemble(columns, [final[i] for i in range(num_episodes)], numbers, policy.prefix_observations, pad_id)
+
+
+def _check_request(envs: VectorEnv[Any, Any, Any], num_episodes: int) -> None:
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
+    if envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
+        raise ValueError(
+            f"autoreset_mode must be 'Disabled', got {envs.metadata.get('autoreset_mode')}; pass it to make_vec"
+        )
+
+
+def _move_on(
+    slots: NDArray[np.int64], rows: NDArray[np.int64], observations: NDArray[Any], first: int, pad_id: int | None
+) -> None:
+    """Move `slots` (N,) of the rows that stepped behind what the step appended: a token, and a reply where one came."""
+    slots[rows] += 1
+    # Only where a reply (or the last slot) follows is there more to count.
+    more = rows[observations[rows, np.minimum(slots[rows], observations.shape[1] - 1)] != pad_id]
+    slots[more] = first + (observations[more, first:] != pad_id).sum(1)
 
 
 def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:

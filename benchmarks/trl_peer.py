@@ -22,6 +22,35 @@ from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 
+def configuration(settings: dict[str, Any]) -> GRPOConfig:
+    """What is asked of TRL: GRPO without KL, one optimizer step an iteration, nothing logged or saved."""
+    return GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=settings["episodes"],
+        gradient_accumulation_steps=1,
+        num_generations=settings["group_size"],
+        num_iterations=1,
+        max_completion_length=settings["new_tokens"],
+        generation_kwargs={"min_new_tokens": settings["new_tokens"], "use_cache": True},
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        beta=0.0,
+        loss_type="grpo",
+        learning_rate=settings["learning_rate"],
+        max_steps=10**6,
+        bf16=settings["autocast"] is not None,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        dataloader_pin_memory=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        model_init_kwargs={"dtype": settings["dtype"]},
+    )
+
+
 def main() -> None:
     """Train until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -77,35 +106,10 @@ def main() -> None:
 
     lora = settings["lora"]
     tokenizer = AutoTokenizer.from_pretrained(settings["model"], padding_side="left")
-    config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=settings["episodes"],
-        gradient_accumulation_steps=1,
-        num_generations=settings["group_size"],
-        num_iterations=1,
-        max_completion_length=settings["new_tokens"],
-        generation_kwargs={"min_new_tokens": settings["new_tokens"], "use_cache": True},
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        beta=0.0,
-        loss_type="grpo",
-        learning_rate=settings["learning_rate"],
-        max_steps=10**6,
-        bf16=settings["autocast"] is not None,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        dataloader_pin_memory=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        model_init_kwargs={"dtype": settings["dtype"]},
-    )
     trainer = Watched(
         model=settings["model"],
         reward_funcs=lambda completions, **_: [text.count("e") / (1 + len(text)) for text in completions],
-        args=config,
+        args=configuration(settings),
         train_dataset=Dataset.from_dict({"prompt": settings["prompts"]}),
         processing_class=tokenizer,
         callbacks=[Turns()],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from agents import demo
 
@@ -63,3 +65,18 @@ def test_the_demo_at_a_hundredth_of_its_size(
         assert {k: v for k, v in row.items() if k != "tokens_per_second"} == {
             k: v for k, v in again["rows"][name].items() if k != "tokens_per_second"
         }
+
+
+def test_the_table_fits_a_terminal_of_80_columns_and_has_no_negative_zero() -> None:
+    row: dict[str, float] = dict.fromkeys(demo.COLUMNS, 0.5) | {
+        "stderr": 0.009,
+        "kl_per_episode": -1e-7,
+        "tokens_per_second": 10670.3,
+    }
+    row |= {"sample_perplexity": 17.5, "mean_length": 19.4, "top_4gram": 0.01}
+    console = Console(width=80, record=True, file=io.StringIO())
+    demo.report({"before": row, "after": row, "best of 8": row}, [], console)
+    printed = console.export_text()
+    assert "10670" in printed
+    assert "…" not in printed
+    assert "-0.00" not in printed
