@@ -1,12 +1,13 @@
 """The `textenvs` command. Here: its verbs, what they print, and how errors end. What they do lives elsewhere.
 
+Verbs about results are in `cli_results`, what verbs share in `cli_arguments`.
+
 Every error is one sentence on standard error: exit status 2 for wrong usage, 1 for a failed run, 130 after Ctrl-C.
 Heavy libraries are imported by the verb that needs them, so that `textenvs list` answers within a second.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -30,14 +31,19 @@ except ModuleNotFoundError as error:
 import gymnasium as gym
 
 from agents.algorithms import ALGORITHMS, Algorithm
+from agents.cli_arguments import (
+    EnvId,
+    EnvKwargs,
+    UsageError,
+    at_least_one,
+    json_object,
+    make_env,
+    not_negative,
+    print_json,
+)
+from agents.cli_results import evaluate, score
 
-EnvId = Annotated[str, tyro.conf.Positional]
 _CHANGES_RETURNS = {"reward", "vocab", "max_prompt_tokens", "max_new_tokens", "stop"}
-EnvKwargs = Annotated[str, tyro.conf.arg(metavar="JSON")]
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done; the message says what would help."""
 
 
 def list_envs(*, json: bool = False) -> None:
@@ -55,7 +61,7 @@ def list_envs(*, json: bool = False) -> None:
             known = textenvs.Anchors()
         rows.append({"id": entry.id, "family": entry.family, **vars(known)})
     if json:
-        _print_json(rows)
+        print_json(rows)
         return
     table = Table(
         title="environments (mean return at default settings; benchmarks/board.py renews it)",
@@ -80,7 +86,7 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
         env_id: a registered id.
         env_kwargs: keyword arguments of the environment.
     """
-    env: Any = _make(env_id, env_kwargs, ours=True).unwrapped
+    env: Any = make_env(env_id, env_kwargs, ours=True).unwrapped
     rules, console = env.rules, Console(highlight=False)
     module = sys.modules[type(rules.task).__module__]
     console.print(f"[bold]{escape(env_id)}[/bold]  {escape(type(rules.task).__doc__ or '')}", soft_wrap=True)
@@ -88,7 +94,7 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
     settings = {**rules.metadata, "num_problems": len(rules.task), "reward": rules.reward.name, "dense": rules.dense}
     settings |= {"observation_space": env.observation_space, "action_space": env.action_space}
     # Known returns belong to the task's own reward and limits: under others they would be false.
-    if not _CHANGES_RETURNS & set(_json_object(env_kwargs)):
+    if not _CHANGES_RETURNS & set(json_object(env_kwargs)):
         known = vars(textenvs.anchors(rules))
         settings |= {name if name == "dumb_success" else f"{name}_return": known[name] for name in known}
     for name, value in settings.items():
@@ -107,7 +113,7 @@ def check(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
         env_id: any registered Gymnasium id with token actions; "module:Name-v0" imports the module first.
         env_kwargs: keyword arguments of the environment.
     """
-    env = _make(env_id, env_kwargs)
+    env = make_env(env_id, env_kwargs)
     try:
         textenvs.check_env(env)
     except textenvs.ContractError as broken:
@@ -137,17 +143,17 @@ def play(
     """
     from agents.play import play_human, play_policy, play_run
 
-    _at_least_one("--episodes", episodes)
-    _not_negative("--seed", seed)
+    at_least_one("--episodes", episodes)
+    not_negative("--seed", seed)
     if Path(target).is_dir():
         if policy is not None:
             raise UsageError(f"--policy must be left out for a run directory, got {policy!r}; the run's policy plays")
         play_run(Path(target), episodes=episodes, seed=seed, color=color)
     elif policy in (None, "human"):
-        play_human(_make(target, env_kwargs, ours=True), episodes=episodes, seed=seed)
+        play_human(make_env(target, env_kwargs, ours=True), episodes=episodes, seed=seed)
     else:
-        _make(target, env_kwargs, ours=True)
-        play_policy(target, _json_object(env_kwargs), str(policy), episodes=episodes, seed=seed)
+        make_env(target, env_kwargs, ours=True)
+        play_policy(target, json_object(env_kwargs), str(policy), episodes=episodes, seed=seed)
 
 
 def train(
@@ -190,11 +196,11 @@ def train(
     from agents.train import TrainConfig
     from agents.train import train as run
 
-    _at_least_one("--episodes", episodes)
-    _make(env_id, env_kwargs, ours=model != "mlp")
+    at_least_one("--episodes", episodes)
+    make_env(env_id, env_kwargs, ours=model != "mlp")
     config = TrainConfig(
         env_id=env_id,
-        env_kwargs=_json_object(env_kwargs),
+        env_kwargs=json_object(env_kwargs),
         algorithm=coefficients,
         model=model,
         num_episodes=episodes,
@@ -240,10 +246,10 @@ def sft(
     from agents.sft import SFTConfig, kept_epoch
     from agents.sft import sft as run
 
-    _make(env_id, env_kwargs, ours=True)
+    make_env(env_id, env_kwargs, ours=True)
     config = SFTConfig(
         env_id=env_id,
-        env_kwargs=_json_object(env_kwargs),
+        env_kwargs=json_object(env_kwargs),
         text_file=None if text_file is None else str(text_file),
         model=model,
         num_epochs=epochs,
@@ -254,67 +260,6 @@ def sft(
     )
     run(config, run_dir)
     print(f"{run_dir}: final/, {kept_epoch(run_dir)}; next: textenvs train {env_id} --model {run_dir}/final")
-
-
-def evaluate(
-    run_dir: EnvId,
-    /,
-    *,
-    env: str | None = None,
-    env_kwargs: Annotated[str | None, tyro.conf.arg(metavar="JSON")] = None,
-    episodes: int = 512,
-    seed: int = 0,
-    judge: str | None = None,
-    samples: Path | None = None,
-    json: bool = False,
-) -> None:
-    """Evaluate a trained run, sampled and greedy, beside its start, on held-out problems.
-
-    When the task has no problems but those of training, it plays them and says so.
-
-    Args:
-        run_dir: the run.
-        env: evaluate on this id instead of the run's own.
-        env_kwargs: with these keyword arguments instead of the run's own.
-        episodes: how many, at least 1.
-        seed: of the problems and the sampling.
-        judge: a reward nobody trained on, by name, to hold the samples against; learned rewards have one by default.
-        samples: also write every sampled response to this file of JSON lines: id, prompt, response, value.
-        json: print JSON instead of a table.
-    """
-    from agents.evaluate import evaluate_run, result_table
-
-    _at_least_one("--episodes", episodes)
-    _not_negative("--seed", seed)
-    kwargs = None if env_kwargs is None else _json_object(env_kwargs)
-    result = evaluate_run(
-        Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, judge=judge, samples=samples
-    )
-    if json:
-        _print_json(result)
-        return
-    Console().print(result_table(result, f"evaluation of {run_dir}"))
-
-
-def score(env_id: EnvId, /, *, input: Path, env_kwargs: EnvKwargs = "{}", json: bool = False) -> None:
-    """Score saved responses again by a task's reward, as the environment would.
-
-    Args:
-        env_id: a registered id.
-        input: a file of JSON lines, each with "response" and its problem: "prompt", "references" and "metadata"; or a
-            "prompt" of the task's own; or "problem_id", or "seed". What `evaluate --samples` writes is such a file.
-        env_kwargs: keyword arguments of the environment.
-        json: print a JSON line a response (id, value, parts, status, ...) instead of a table of means.
-    """
-    from agents.score import score_file, summary_table
-
-    _make(env_id, env_kwargs, ours=True)
-    scored = score_file(env_id, _json_object(env_kwargs), input)
-    if json:
-        for row in scored:
-            _print_json_line(row.record)
-        return
-    Console().print(summary_table(list(scored), f"{input} by {env_id}"))
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -347,47 +292,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(_fail(error, 1)) from None
     except (UsageError, ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
         raise SystemExit(_fail(error, 2)) from None
-
-
-def _make(env_id: str, env_kwargs: str, *, ours: bool = False) -> gym.Env[Any, Any]:
-    kwargs = _json_object(env_kwargs)
-    try:
-        env = gym.make(env_id, **kwargs)
-    except gym.error.UnregisteredEnv:
-        known = [entry.id for entry in textenvs.ENTRIES]
-        raise UsageError(f"no environment has the id {env_id!r}; {textenvs.near_miss(env_id, known)}") from None
-    if ours and "textgen" not in env.metadata:
-        remedy = "see `textenvs list`; `textenvs train` takes it with --model mlp"
-        raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; {remedy}")
-    return env
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--env-kwargs must be JSON, got {text[:200]!r}: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"--env-kwargs must be a JSON object, got {text!r}; for example '{{\"length\": 4}}'")
-    return value
-
-
-def _at_least_one(flag: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{flag} must be at least 1, got {value}")
-
-
-def _not_negative(flag: str, value: int) -> None:
-    if value < 0:
-        raise UsageError(f"{flag} must not be negative, got {value}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _print_json_line(value: Any) -> None:
-    print(json.dumps(value, allow_nan=False))
 
 
 def _fail(message: object, status: int) -> int:

@@ -1,0 +1,74 @@
+"""What the verbs of the `textenvs` command share: types of arguments, checks of them, JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import gymnasium as gym
+import tyro
+
+import textenvs
+
+EnvId = Annotated[str, tyro.conf.Positional]
+EnvKwargs = Annotated[str, tyro.conf.arg(metavar="JSON")]
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message says what would help."""
+
+
+def make_env(env_id: str, env_kwargs: str, *, ours: bool = False) -> gym.Env[Any, Any]:
+    """Make the env of an id with keyword arguments given as JSON.
+
+    Args:
+        env_id: a registered id.
+        env_kwargs: a JSON object.
+        ours: only a text environment will do.
+
+    Raises:
+        UsageError: an id that nobody registered, arguments that are no JSON object, or another env than a text one.
+    """
+    kwargs = json_object(env_kwargs)
+    try:
+        env = gym.make(env_id, **kwargs)
+    except gym.error.UnregisteredEnv:
+        known = [entry.id for entry in textenvs.ENTRIES]
+        raise UsageError(f"no environment has the id {env_id!r}; {textenvs.near_miss(env_id, known)}") from None
+    if ours and "textgen" not in env.metadata:
+        remedy = "see `textenvs list`; `textenvs train` takes it with --model mlp"
+        raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; {remedy}")
+    return env
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read the JSON object of --env-kwargs; anything else is a UsageError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--env-kwargs must be JSON, got {text[:200]!r}: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"--env-kwargs must be a JSON object, got {text!r}; for example '{{\"length\": 4}}'")
+    return value
+
+
+def at_least_one(flag: str, value: int) -> None:
+    """Refuse a value below 1 of a flag."""
+    if value < 1:
+        raise UsageError(f"{flag} must be at least 1, got {value}")
+
+
+def not_negative(flag: str, value: int) -> None:
+    """Refuse a value below 0 of a flag."""
+    if value < 0:
+        raise UsageError(f"{flag} must not be negative, got {value}")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; a number that does not exist is an error."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value as JSON on one line."""
+    print(json.dumps(value, allow_nan=False))
