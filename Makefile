@@ -6,7 +6,7 @@ export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow mutations bench bench-full lint install clean
+.PHONY: demo test test-slow mutations bench bench-full interop lint install clean
 
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt
@@ -53,6 +53,10 @@ bench-full: install
 	$(BIN)/python benchmarks/grpo_trl.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/table.py
+
+# Makes the venvs of the libraries that need one (gigabytes, once) and trains every plug-in example on one core.
+interop: install
+	$(BIN)/python benchmarks/interop.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

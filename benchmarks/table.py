@@ -57,11 +57,20 @@ def write(path: Path = README, results: Path = RESULTS) -> None:
     Raises:
         ValueError: the markers do not stand there once each, in order.
     """
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"{path} must hold {BEGIN!r} and then {END!r} once each, got something else; put them back")
-    path.write_text(f"{before}{BEGIN}\n\n{markdown(newest(results))}\n\n{END}{after}", encoding="utf-8")
+    splice(path, BEGIN, END, markdown(newest(results)))
+
+
+def splice(path: Path, begin: str, end: str, text: str) -> None:
+    """Put `text` between two markers of a file.
+
+    Raises:
+        ValueError: the markers do not stand there once each, in order.
+    """
+    before, first, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, second, after = rest.partition(end)
+    if not first or not second or begin in rest or end in after:
+        raise ValueError(f"{path} must hold {begin!r} and then {end!r} once each, got something else; put them back")
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def _cells(line: Line) -> list[str]:

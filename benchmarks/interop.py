@@ -1,0 +1,174 @@
+"""Run every plug-in example in its library's venv, write docs/interop.csv and the README's table: `make interop`.
+
+Each example trains for up to five minutes on one core and ends with one line of JSON; what the library saw must equal
+what the envs counted, and the mean return must reach 0.9. The venvs are made once, in the cache of `agents.gguf`.
+`--only NAME ...` runs some and keeps the other lines of the file; `--smoke` runs seconds of each and records nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from table import splice
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, README = ROOT / "docs" / "interop.csv", ROOT / "README.md"
+BEGIN, END = "<!-- made by benchmarks/interop.py from docs/interop.csv -->", "<!-- end of what interop.py made -->"
+WANTED = 0.9
+#: venv -> what pip installs into it, one call each: torch first, as a range that admits a newer one takes a CUDA build.
+VENVS: dict[str, Sequence[Sequence[str]]] = {}
+#: example -> its venv; "" is the one that runs this script, with the pins of constraints.txt.
+EXAMPLES = {
+    "sb3_ppo": "",
+}
+COLUMNS = (
+    "library",
+    "example",
+    "version",
+    "gymnasium",
+    "observation",
+    "mask",
+    "autoreset",
+    "episodes",
+    "mean_return",
+    "episodes_env",
+    "episodes_library",
+    "steps_env",
+    "steps_library",
+    "return_env",
+    "return_library",
+    "seconds",
+)
+
+
+def main() -> None:
+    """Run what is asked for; exit with 1 if any example failed, after the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=EXAMPLES, default=list(EXAMPLES), metavar="NAME")
+    parser.add_argument("--smoke", action="store_true", help="seconds of each, nothing recorded")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    failed = []
+    for name in arguments.only:
+        print(f"{name} ...", end=" ", flush=True)
+        try:
+            line = run(name, seed=arguments.seed, smoke=arguments.smoke)
+            check(line, reaches=None if arguments.smoke else WANTED)
+        except (RuntimeError, ValueError) as error:
+            failed.append(f"{name}: {error}")
+            print("failed", flush=True)
+            continue
+        print(f"{line['mean_return']:.3f} after {line['episodes']} episodes, {line['seconds']:.0f} s", flush=True)
+        if not arguments.smoke:
+            record(line)
+    if not arguments.smoke:
+        splice(README, BEGIN, END, markdown(recorded()))
+    print(markdown(recorded()))
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+def run(name: str, *, seed: int = 0, smoke: bool = False) -> dict[str, Any]:
+    """One example in a process of its own, on one core; its JSON line, its name and its wall seconds.
+
+    Raises:
+        RuntimeError: it failed, or did not end with a line of JSON.
+    """
+    command = [str(python(EXAMPLES[name])), str(ROOT / "examples" / f"{name}.py"), "--seed", str(seed)]
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    made = subprocess.run(
+        [*command, *(["--smoke"] if smoke else [])], env=os.environ | settings, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - started
+    try:
+        made.check_returncode()
+        line = json.loads(made.stdout.splitlines()[-1])
+    except (subprocess.CalledProcessError, IndexError, json.JSONDecodeError) as error:
+        raise RuntimeError(f"{error}; it wrote {made.stdout[-500:]!r} and {made.stderr[-2000:]}") from error
+    return {**line, "example": name, "seconds": round(seconds, 1)}
+
+
+def check(line: Mapping[str, Any], reaches: float | None = None) -> None:
+    """Hold what the library saw to what the envs counted.
+
+    Raises:
+        ValueError: they differ in episodes, steps or returns; no episode ended; or the mean return is too low.
+    """
+    # SB3's Monitor rounds a return to six digits; float32 sums of five returns of a few rewards lose less.
+    tolerance = 1e-6 * max(1, int(line["episodes"]))
+    for what, allowed in (("episodes", 0.0), ("steps", 0.0), ("return", tolerance)):
+        env, library = float(line[f"{what}_env"]), float(line[f"{what}_library"])
+        if abs(env - library) > allowed:
+            raise ValueError(
+                f"{what} must be the same on both sides, got {env} in the env and {library} in the library"
+            )
+    if int(line["episodes"]) < 1:
+        raise ValueError("at least one episode must end, got none")
+    if reaches is not None and float(line["mean_return"]) < reaches:
+        raise ValueError(f"mean_return must be at least {reaches}, got {line['mean_return']}")
+
+
+def python(venv: str) -> Path:
+    """The interpreter of a venv, made unless a whole one with the same packages is there."""
+    if not venv:
+        return Path(sys.executable)
+    from agents.gguf import cache_directory
+
+    folder = cache_directory() / f"interop-{venv}"
+    interpreter, whole = folder / "bin" / "python", folder / "whole"
+    wanted = json.dumps(VENVS[venv])
+    if not whole.is_file() or whole.read_text(encoding="utf-8") != wanted:
+        print(f"(making {folder})", end=" ", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        for packages in VENVS[venv]:
+            subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", *packages], check=True)
+        whole.write_text(wanted, encoding="utf-8")
+    return interpreter
+
+
+def recorded(path: Path = RESULTS) -> list[dict[str, str]]:
+    """The lines of the file, in the order of EXAMPLES."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = {line["example"]: line for line in csv.DictReader(file)}
+    return [lines[name] for name in EXAMPLES if name in lines]
+
+
+def record(line: Mapping[str, Any], path: Path = RESULTS) -> None:
+    """Write a line in place of the example's former one."""
+    lines = {old["example"]: old for old in recorded(path)} | {line["example"]: line}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines[name] for name in EXAMPLES if name in lines)
+
+
+def markdown(lines: Sequence[Mapping[str, str]]) -> str:
+    """The README's table."""
+    made = [
+        "| library | example | observation | mask | autoreset | episodes | mean return | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        made.append(
+            f"| {line['library']} {line['version']}, gymnasium {line['gymnasium']} "
+            f"| [{line['example']}](examples/{line['example']}.py) "
+            f"| {line['observation']} | {line['mask']} | {line['autoreset']} "
+            f"| {int(line['episodes']):,} | {float(line['mean_return']):.3f} | {float(line['seconds']):.0f} |"
+        )
+    return "\n".join(made)
+
+
+if __name__ == "__main__":
+    main()
