@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -20,10 +20,11 @@ WINDOW = 128  # episodes in a mean return, as many as an update of ours samples 
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """A learning curve: one entry an episode, in the order in which they ended."""
+    """A learning curve: one entry an episode, in the order in which they ended; and who learnt."""
 
     returns: list[float]
     seconds: list[float]  # wall time since the start of training
+    agent: Any = None  # of the library; None for a curve alone
 
     def episodes_to(self, target: float, window: int = WINDOW) -> tuple[int, float] | None:
         """Return episodes and seconds until the mean return of the last `window` episodes reached a target, or None."""
@@ -175,6 +176,7 @@ def train_sb3(
     target: float | None = None,
     window: int = WINDOW,
     overrides: Mapping[str, Any] | None = None,
+    on_episode: Callable[[float], bool] | None = None,
 ) -> BaselineResult:
     """Train an agent of Stable-Baselines3 or sb3-contrib; the curve is of its training episodes, exploration included.
 
@@ -187,6 +189,7 @@ def train_sb3(
         target: stop when the mean return of the last `window` episodes reaches this.
         window: episodes in that mean.
         overrides: settings that replace the table's, `Baseline.exploration_steps` too.
+        on_episode: called with the return of each episode; ends the training by saying False.
 
     Raises:
         ImportError: without stable-baselines3 or sb3-contrib, with the command that installs them.
@@ -223,12 +226,13 @@ def train_sb3(
         result.seconds.append(time.perf_counter() - started)
         recent = result.returns[-window:]
         reached = target is not None and len(recent) == window and sum(recent) / window >= target - ROUNDING
-        return len(result.returns) < num_episodes and not reached
+        goes_on = on_episode is None or on_episode(episode_return)
+        return len(result.returns) < num_episodes and not reached and goes_on
 
     agent = agent_class("MlpPolicy", envs, device="cpu", seed=seed, **settings)
     agent.learn(num_timesteps, callback=EpisodeCallback(note))
     envs.close()
-    return result
+    return replace(result, agent=agent)
 
 
 def _baseline(name: str, env_id: str) -> Baseline:

@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from agents.lm import LMPolicy
 from agents.lora import LoraSettings
 from agents.losses import adapted_kl_coef
 from agents.mlp import MLPPolicy
-from agents.rollout import collect
+from agents.rollout import Rollout, collect
 from agents.runlock import LOCK_NAME, run_lock
 from agents.runlog import RunLog
 from agents.selfchecks import check_faults, start_checks, summarise, tell_silence
@@ -185,7 +185,14 @@ def _refuse_misspelt(model: str) -> None:
         )
 
 
-def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bool = False) -> Path:
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    on_update: Callable[[Rollout], bool] | None = None,
+) -> Path:
     """Train a policy on an env, by any row of `ALGORITHMS`.
 
     Args:
@@ -193,6 +200,7 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
         run_dir: the directory of the run, made by it.
         resume: continue the run in run_dir bit for bit; without one, start at the beginning.
         quiet: show no progress bar.
+        on_update: called with the episodes of each update after it; ends the training there by saying False.
 
     Returns:
         run_dir, which then holds config.json, metrics.jsonl, samples.jsonl, curve.png, TensorBoard events, checkpoints/
@@ -277,6 +285,8 @@ def train(config: TrainConfig, run_dir: Path, *, resume: bool = False, quiet: bo
                     state={"reference": reference_hash, "kl_coef": kl_coef, "faults": num_faults}
                     | {"return_range": [lowest, highest], "sizes": log.sizes()},
                 )
+            if on_update is not None and not on_update(everything):
+                break
         write_directory(run_dir / "final", policy.save)
     return run_dir
 
