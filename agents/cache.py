@@ -5,6 +5,7 @@ so an episode that ends frees its row at once. A row restarts by writing at posi
 the attention mask hides every position the row has not yet written.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,21 +14,21 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _MIN_KEY_NUMBERS = 400  # positions x head size: PyTorch multiplies smaller matrices of a batch in a slow loop
+_MIN_KEYS = 16  # it normalises shorter rows of scores in a slow loop too
 _MAX_DIFFERENCE = 1e-4  # of the mean; float32 gives 1e-6, one token of hundreds that only one side sees 1e-3
 
 
-class _Address:
-    """Where the running forward writes and reads, shared by all layers."""
+@dataclass
+class Address:
+    """Where a forward writes and reads, the same in all layers."""
 
-    num_rows: int  # N, rows of the cache
     num_slots: int  # S + 1: the extra slot takes what padding writes and is never read
     running: Tensor  # (n,) rows that run
     rows: Tensor | None  # the same, or None for all of them in order
     begins: bool  # every row starts at 0: what it sees is what it writes
     written: Tensor  # (n, q) position of every key written
-    index: Tensor | None  # (n * heads * q,) where these lie in a layer's storage; None until its first layer comes
     length: int  # number of positions read
-    min_length = 1  # of these, where there are as many
+    index: Tensor | None = None  # (n * heads * q,) where the keys lie in a layer's storage; None until a layer asks
 
     def lines(self, num_heads: int) -> Tensor:
         """Return where the keys of a layer of num_heads heads go: which lines of its (N * heads * (S + 1), size)."""
@@ -41,26 +42,31 @@ class _Address:
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one attention layer, (N, heads, S + 1, head size) each."""
 
-    def __init__(self, address: _Address) -> None:
+    address: Address  # of the running forward, for its `update`
+
+    def __init__(self, num_rows: int, num_slots: int) -> None:
         super().__init__()
-        self.address = address
+        self.num_rows, self.num_slots, self.min_length = num_rows, num_slots, 1
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the storage on the first write, when the layer's shapes are known. Zeros, since 0 * NaN is NaN."""
-        self.address.min_length = -(-_MIN_KEY_NUMBERS // key_states.shape[3])
-        shape = (self.address.num_rows, key_states.shape[1], self.address.num_slots)
+        self.min_length = max(_MIN_KEYS, -(-_MIN_KEY_NUMBERS // key_states.shape[3]))
+        shape = (self.num_rows, key_states.shape[1], self.num_slots)
         self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
         self.values = value_states.new_zeros((*shape, value_states.shape[3]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (n, heads, q, size) at the address; return everything readable, (n, heads, length, size)."""
+        """Exchange at the address that `SlotCache.open` set last."""
+        return self.exchange(self.address, key_states, value_states)
+
+    def exchange(self, address: Address, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Write (n, heads, q, size) at an address; return everything readable, (n, heads, length, size)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        return self._exchange(self.keys, key_states), self._exchange(self.values, value_states)
+        return self._exchange(address, self.keys, key_states), self._exchange(address, self.values, value_states)
 
-    def _exchange(self, storage: Tensor, new: Tensor) -> Tensor:
-        address = self.address
+    def _exchange(self, address: Address, storage: Tensor, new: Tensor) -> Tensor:
         storage.flatten(0, 2).index_copy_(0, address.lines(storage.shape[1]), new.flatten(0, 2))
         if address.begins:
             return new
@@ -77,16 +83,15 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_length(self) -> int:
         """Return the most positions a row can hold."""
-        return self.address.num_slots - 1
+        return self.num_slots - 1
 
 
 class SlotCache(Cache):  # type: ignore[misc]
     """A static cache of num_rows rows with max_tokens positions each."""
 
     def __init__(self, num_layers: int, num_rows: int, max_tokens: int) -> None:
-        self.address = _Address()
-        self.address.num_rows, self.address.num_slots = num_rows, max_tokens + 1
-        super().__init__(layers=[_SlotLayer(self.address) for _ in range(num_layers)])
+        self.num_slots = max_tokens + 1
+        super().__init__(layers=[_SlotLayer(num_rows, self.num_slots) for _ in range(num_layers)])
         self._all_rows = torch.arange(num_rows)
         self._positions = torch.arange(max_tokens)
 
@@ -104,24 +109,25 @@ class SlotCache(Cache):  # type: ignore[misc]
         Raises:
             ValueError: when a row would pass its last position.
         """
-        address, device = self.address, rows.device
+        device, most = rows.device, self.num_slots - 1
         length, width = int((starts + lengths).max()), int(lengths.max())
-        if length > address.num_slots - 1:
-            raise ValueError(
-                f"max_tokens must be at least {length} for this sequence, got {address.num_slots - 1}; raise it"
-            )
+        if length > most:
+            raise ValueError(f"max_tokens must be at least {length} for this sequence, got {most}; raise it")
         if self._positions.device != device:
             self._positions, self._all_rows = self._positions.to(device), self._all_rows.to(device)
-        positions = address.written = starts[:, None]
+        positions = written = starts[:, None]
         if width > 1:
             steps = torch.arange(width, device=device)
             real = steps < lengths[:, None]
             positions = torch.where(real, starts[:, None] + steps, 0)
-            address.written = torch.where(real, positions, address.num_slots - 1)
-        address.index, address.running, address.begins = None, rows, width > 1 and not bool(starts.any())
-        address.rows = None if torch.equal(rows, self._all_rows) else rows
-        address.length = width if address.begins else min(max(length, address.min_length), address.num_slots - 1)
-        hidden = self._positions[: address.length] > positions[:, None, :, None]
+            written = torch.where(real, positions, most)
+        begins = width > 1 and not bool(starts.any())
+        length = width if begins else min(max(length, self.layers[0].min_length), most)
+        some = None if torch.equal(rows, self._all_rows) else rows
+        self.address = Address(self.num_slots, rows, some, begins, written, length)
+        for layer in self.layers:
+            layer.address = self.address
+        hidden = self._positions[:length] > positions[:, None, :, None]
         return positions, torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
 
 

@@ -21,6 +21,8 @@ from transformers.pytorch_utils import Conv1D
 _MIN_PRODUCTS = 2**20  # below, the call costs more than the wider vectors save
 _MIN_PRODUCTS_WITH_GRADIENT = 2**22  # the same for a function of our own with its backward
 _ATTENTION = "sdpa_or_one_token"
+_FUSED = {None: ("none", ""), "gelu": ("gelu", "tanh"), "silu": ("swish", "")}  # oneDNN's names
+HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Kernels:
@@ -28,7 +30,7 @@ class Kernels:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.config = model.config
-        fast = model.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        fast = model.device.type == "cpu" and HAS_ONEDNN
         # A layer whose forward somebody has replaced does something of its own.
         self.layers = [layer for layer in model.modules() if type(layer) in _FORWARDS and "forward" not in vars(layer)]
         self.layers = self.layers if fast else []
@@ -77,9 +79,22 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _onednn(x, weight, bias)
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: tuple[str, str] = ("none", "")) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, then[0], [], then[1])
     return out
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
+    """Return the activation, "gelu" (by tanh) or "silu", of x (..., in) times weight (out, in) transposed, plus bias.
+
+    For float32 on the CPU and without gradients; oneDNN computes the activation in the same pass.
+    """
+    if x.numel() * len(weight) >= _MIN_PRODUCTS:
+        return _onednn(x, weight, bias, _FUSED[activation])
+    y = nn.functional.linear(x, weight, bias)
+    if activation == "gelu":
+        return nn.functional.gelu(y, approximate="tanh")
+    return nn.functional.silu(y) if activation else y
 
 
 class _Product(torch.autograd.Function):
@@ -146,12 +161,22 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return found
-    n, heads, _, size = query.shape
-    pairs, share = n * key.shape[1], heads // key.shape[1]
-    scores = torch.bmm(query.reshape(pairs, share, size), key.reshape(pairs, key.shape[2], size).transpose(1, 2))
-    scores.mul_(size**-0.5 if scaling is None else scaling).view(n, heads, -1).add_(mask[:, 0])
-    out = torch.bmm(scores.softmax(-1), value.reshape(pairs, value.shape[2], value.shape[3]))
-    return out.view(n, 1, heads, value.shape[3]), None
+    bias = spread(mask, query, key)
+    return attend_one(query, key, value, bias, query.shape[3] ** -0.5 if scaling is None else scaling), None
+
+
+def spread(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Return a mask (n, 1, 1, keys) in the shape of the scores of `attend_one`."""
+    n, heads = query.shape[:2]
+    return mask.expand(n, heads, 1, -1).reshape(n * key.shape[1], heads // key.shape[1], -1)
+
+
+def attend_one(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> Tensor:
+    """Return the attention (n, 1, heads, value size) of one token a row: see `_attend`, and `spread` for the bias."""
+    pairs, share, _ = bias.shape
+    key, value = key.reshape(pairs, *key.shape[2:]), value.reshape(pairs, *value.shape[2:])
+    scores = torch.baddbmm(bias, query.reshape(pairs, share, -1), key.transpose(1, 2), alpha=scaling)
+    return torch.bmm(scores.softmax(-1), value).view(len(query), 1, -1, value.shape[2])
 
 
 AttentionInterface.register(_ATTENTION, _attend)

@@ -273,12 +273,13 @@ class LMPolicy(nn.Module):
         if self.sampler is None or len(self.sampler.fed) != len(observations):
             self.sampler = Sampler(
                 self.model,
+                self.kernels,
                 len(observations),
                 num_tokens=self.num_tokens,
                 prompt_slots=self.prompt_slots,
                 max_tokens=self.max_tokens,
             )
-        with self.kernels(), self._autocast():
+        with self._autocast():
             hidden = self.sampler.feed(observations, rows).float()
         actions, chosen = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
         size = max(1, MAX_LOGITS_BYTES // (8 * self.model.config.vocab_size))  # the CDF's float64

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from agents.cache import SlotCache
+from agents.cache import Address, SlotCache
+from agents.forward import Attention, Forward, find_forward
+from agents.kernels import Kernels
 
+_Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # (n,) rows, first positions, numbers of tokens
 _DRAWN_AHEAD = 64  # an array of draws is the same as single ones, and far faster
 
 
@@ -19,24 +22,33 @@ class Sampler:
     """N rows that a model reads as they grow."""
 
     def __init__(
-        self, model: PreTrainedModel, num_rows: int, *, num_tokens: int, prompt_slots: int, max_tokens: int
+        self,
+        model: PreTrainedModel,
+        kernels: Kernels,
+        num_rows: int,
+        *,
+        num_tokens: int,
+        prompt_slots: int,
+        max_tokens: int,
     ) -> None:
         """Make a cache of num_rows rows.
 
         Args:
             model: a causal LM that passed `check_cache`.
+            kernels: its kernels, which are used wherever its own forward runs.
             num_rows: N.
             num_tokens: what an unused slot of an observation holds.
             prompt_slots: P, how many slots stand before the first response slot.
             max_tokens: most tokens of a row.
         """
-        self.model, self.pad_id, self.prompt_slots = model, num_tokens, prompt_slots
+        self.model, self.kernels, self.pad_id, self.prompt_slots = model, kernels, num_tokens, prompt_slots
         self.device = model.device
         self.cache = SlotCache(model.config.num_hidden_layers, num_rows, max_tokens)
         self.fed = np.zeros(num_rows, np.int64)  # tokens of each row that the cache holds
         self.first = np.zeros(num_rows, np.int64)  # slot of each row's first token
         self.uniforms = np.zeros((num_rows, _DRAWN_AHEAD))
         self.num_used = np.full(num_rows, _DRAWN_AHEAD)
+        self.forward: Forward | None = None  # None: the model runs itself
 
     def feed(self, observations: NDArray[Any], rows: NDArray[np.int64]) -> Tensor:
         """Feed each row's tokens that the cache lacks; return the hidden state (n, d) of each row's last token.
@@ -51,6 +63,8 @@ class Sampler:
             began = rows[begins]
             self.first[began] = (observations[began] != self.pad_id).argmax(1)
             self.num_used[began] = _DRAWN_AHEAD
+        if begins.all():
+            self.forward = find_forward(self.model)  # which may have got an adapter or a hook since
         starts = self.fed[rows]
         # Most rows have one new token; only where the slot after it is filled too is there more to count.
         ends = np.where(fresh, self.prompt_slots, self.first[rows] + starts + 1)
@@ -58,15 +72,40 @@ class Sampler:
         ends[more] = self.first[rows[more]] + (observations[rows[more]] != self.pad_id).sum(1)
         self.fed[rows] = ends - self.first[rows]
         lengths = self.fed[rows] - starts
-        if len(long := np.flatnonzero(lengths > 1)) not in (0, len(rows)):
-            self._forward(observations, rows[long], starts[long], lengths[long] - 1)
-            starts, lengths = self.fed[rows] - 1, np.ones_like(lengths)
-        return self._forward(observations, rows, starts, lengths)
+        long = np.flatnonzero(lengths > 1)
+        parts = [(rows[long], starts[long], lengths[long] - 1)] if len(long) else []
+        parts.append((rows, self.fed[rows] - 1, np.ones_like(lengths)))
+        if self.forward is not None:
+            return self._own_forward(self.forward, observations, parts)
+        if len(long) == len(rows):
+            parts = [(rows, starts, lengths)]
+        hidden = [self._model_forward(observations, part) for part in parts][-1]
+        return hidden[torch.arange(len(rows)), torch.from_numpy(parts[-1][2] - 1)]
 
-    def _forward(
-        self, observations: NDArray[Any], rows: NDArray[np.int64], starts: NDArray[Any], lengths: NDArray[Any]
-    ) -> Tensor:
-        """Feed `lengths` tokens a row from `starts` on; return the last one's hidden state (n, d)."""
+    def _own_forward(self, forward: Forward, observations: NDArray[Any], parts: list[_Part]) -> Tensor:
+        """Feed all parts at once; return the hidden states (n, d) of the last, of one token a row."""
+        opened = [self._open(observations, part) for part in parts]
+        tokens = torch.cat([tokens.flatten() for tokens, _, _, _ in opened])
+        positions = torch.cat([positions.flatten() for _, positions, _, _ in opened])
+        attention = Attention(self.cache, [(address, mask) for _, _, mask, address in opened])
+        return forward(self.model.base_model, tokens, positions, attention)
+
+    def _model_forward(self, observations: NDArray[Any], part: _Part) -> Tensor:
+        """Feed one part to the model's own forward; return its hidden states (n, q, d)."""
+        tokens, positions, mask, _ = self._open(observations, part)
+        with self.kernels():
+            hidden: Tensor = self.model.base_model(
+                input_ids=tokens,
+                position_ids=positions,
+                attention_mask=mask,
+                past_key_values=self.cache,
+                use_cache=True,
+            ).last_hidden_state
+        return hidden
+
+    def _open(self, observations: NDArray[Any], part: _Part) -> tuple[Tensor, Tensor, Tensor, Address]:
+        """Make room for a part; return its tokens and positions (n, q), its mask, and where it goes."""
+        rows, starts, lengths = part
         slots, width = self.first[rows] + starts, int(lengths.max())
         if width == 1:
             tokens = observations[rows, slots][:, None]
@@ -76,17 +115,8 @@ class Sampler:
             tokens = observations[rows[:, None], (slots[:, None] + steps) % observations.shape[1]]
             tokens = np.where(steps < lengths[:, None], tokens, 0)
         to = self.device
-        positions, mask = self.cache.open(*(torch.from_numpy(x).to(to) for x in (rows, starts, lengths)))
-        hidden: Tensor = self.model.base_model(
-            input_ids=torch.from_numpy(tokens).to(to),
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        if width == 1:
-            return hidden[:, 0]
-        return hidden[torch.arange(len(rows), device=to), torch.from_numpy(lengths - 1).to(to)]
+        positions, mask = self.cache.open(*(torch.from_numpy(x).to(to) for x in part))
+        return torch.from_numpy(tokens).to(to), positions, mask, self.cache.address
 
     def draw(self, log_probs: Tensor, rows: NDArray[np.int64], rngs: Sequence[Generator]) -> Tensor:
         """Draw an action (n,) for each row from log-probabilities (n, V), by inverse CDF."""

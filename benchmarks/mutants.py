@@ -41,7 +41,7 @@ LEARNING = (
 )
 
 _LM, _CACHE, _ROLLOUT, _TRAIN = "agents/lm.py", "agents/cache.py", "agents/rollout.py", "agents/train.py"
-_SAMPLER = "agents/sampler.py"
+_SAMPLER, _FORWARD = "agents/sampler.py", "agents/forward.py"
 _CHECKS = "agents/selfchecks.py"
 _UPDATE, _RETURNS, _LOSSES, _MLP = "agents/update.py", "agents/returns.py", "agents/losses.py", "agents/mlp.py"
 _SAME = "test_lm.py::test_sampled_log_probs_equal_the_updates"
@@ -59,7 +59,14 @@ SANITY = Mutant("sanity: no import", _RETURNS, "import torch\n", "raise RuntimeE
 # fmt: off
 MUTANTS = (
     # Positions and the token shift.
-    Mutant("position_ids dropped while sampling", _SAMPLER, "            position_ids=positions,\n", "", _SAME),
+    Mutant("position_ids dropped while sampling", _SAMPLER, "                position_ids=positions,\n", "",
+           "test_cache.py::test_sampled_log_probs_are_the_updates_for_every_kind"),
+    Mutant("own forward: positions count all rows alike", _FORWARD, "trunk.wpe.weight[positions]",
+           "trunk.wpe.weight[positions.sort().values]", _SAME),
+    Mutant("own forward: keys turned, queries not", _FORWARD, "for z in (query, key))", "for z in (key, key))", _SAME),
+    Mutant("own forward: kept for a model that has got a hook", _FORWARD,
+           "m._forward_hooks or m._forward_pre_hooks or ", "",
+           "test_forward.py::test_a_model_that_computes_something_else_runs_itself"),
     Mutant("position_ids count the left padding in the update", _LM,
            "position_ids=torch.arange(width, device=self.device)[None]",
            "position_ids=torch.from_numpy(slots).to(self.device)", _SAME),

@@ -1,0 +1,173 @@
+"""The forward of our own: the model's numbers, on what it was made for only, in one call a step, without modules."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import ragged_envs, tiny_lm
+from test_cache import causal_lm
+from torch import nn
+from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+
+import agents.sampler
+from agents import kernels
+from agents.forward import Attention, find_forward
+from agents.lora import LoraSettings, inject_adapter
+from agents.rollout import collect
+from agents.sampler import Sampler
+
+PAD, PROMPT_SLOTS, WIDTH = 9, 16, 25
+GPT2 = ("gpt2", {"num_key_value_heads": 4})
+MODELS = [
+    GPT2,
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "activation_function": "gelu_pytorch_tanh", "n_inner": 24}),
+    ("gpt2", {"scale_attn_weights": False, "reorder_and_upcast_attn": True, "attn_implementation": "eager"}),
+    ("llama", {}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 6, "num_key_value_heads": 1}),
+    ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}, "hidden_act": "swish"}),
+]
+
+
+def made(architecture: str, settings: dict[str, Any]) -> Any:
+    model = causal_lm(architecture, **settings).eval()
+    for parameter in model.parameters():  # biases and norms, which start at 0 and 1, are numbers like others
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    return model
+
+
+@pytest.mark.parametrize(("architecture", "settings"), MODELS, ids=lambda x: None if isinstance(x, str) else str(x))
+@pytest.mark.parametrize("smallest_onednn", [0, 2**20])
+def test_hidden_states_are_the_models_own(architecture, settings, smallest_onednn, monkeypatch):
+    """Five rows in random subsets get one token, several, or another prompt, at positions of their own."""
+    monkeypatch.setattr(kernels, "_MIN_PRODUCTS", smallest_onednn)
+    model, rng = made(architecture, settings), np.random.default_rng(0)
+    sampler = Sampler(model, kernels.Kernels(model), 5, num_tokens=PAD, prompt_slots=PROMPT_SLOTS, max_tokens=WIDTH)
+    observations, ends = np.full((5, WIDTH), PAD), np.full(5, WIDTH)
+    for step in range(40):
+        rows = rng.permutation(5)[: 5 if step == 0 else rng.integers(1, 6)]
+        for row in rows:
+            new = rng.choice([1, 1, 1, 2, 3])
+            if ends[row] + new > WIDTH:
+                observations[row], start, ends[row] = PAD, PROMPT_SLOTS - rng.integers(1, 17), PROMPT_SLOTS
+                observations[row, start:PROMPT_SLOTS] = rng.integers(0, 9, PROMPT_SLOTS - start)
+            else:
+                observations[row, ends[row] : ends[row] + new] = rng.integers(0, 9, new)
+                ends[row] += new
+        with torch.inference_mode():
+            found = sampler.feed(observations, rows)
+            for row, hidden in zip(rows, found, strict=True):
+                tokens = torch.from_numpy(observations[row][observations[row] != PAD])
+                expected = model.base_model(tokens[None]).last_hidden_state[0, -1]
+                torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=2e-5)
+    assert sampler.forward is not None
+
+
+def hooked(model):
+    model.transformer.h[1].mlp.register_forward_hook(lambda *_: None)
+
+
+def pre_hooked(model):
+    model.transformer.register_forward_pre_hook(lambda *_: None)
+
+
+def own_forward(model):
+    model.transformer.h[0].attn.forward = lambda *args, **kwargs: None
+
+
+def other_activation(model):
+    model.transformer.h[0].mlp.act = nn.Dropout(0.0).eval()
+
+
+def other_class(model):
+    model.transformer.h[0].attn.__class__ = type("Mine", (GPT2Attention,), {})
+
+
+def mixed_activations(model):
+    assert type(model.transformer.h[0].mlp.act) is NewGELUActivation
+    model.transformer.h[0].mlp.act = GELUTanh().eval()
+
+
+def adapter(model):
+    pytest.importorskip("peft")
+    inject_adapter(model, LoraSettings(rank=1), seed=0)
+
+
+def one_layer_less(model):
+    del model.transformer.h[1]
+
+
+def other_attention(model):
+    model.config._attn_implementation = "flex_attention"
+
+
+SPOILERS = [hooked, pre_hooked, own_forward, other_activation, other_class, mixed_activations, adapter, one_layer_less]
+SPOILERS += [other_attention, lambda m: m.train(), lambda m: m.double(), lambda m: m.transformer.wpe.bfloat16()]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_a_model_that_computes_something_else_runs_itself(spoil):
+    model = made(*GPT2)
+    assert find_forward(model) is not None
+    spoil(model)
+    assert find_forward(model) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}),
+        ("llama", {"hidden_act": "gelu"}),
+        ("gpt2", {"activation_function": "relu"}),
+        ("gpt2", {"add_cross_attention": True}),
+        ("qwen2", {}),
+        ("gpt_neox", {}),
+        ("mistral", {}),
+    ],
+)
+def test_other_settings_and_families_run_themselves(architecture, settings):
+    assert find_forward(made(architecture, settings)) is None
+
+
+def test_under_autocast_the_model_runs_itself():
+    model = made(*GPT2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert find_forward(model) is None
+
+
+def test_it_is_chosen_anew_whenever_all_rows_begin_and_reads_the_weights_as_they_are():
+    envs = ragged_envs(3)
+    policy, other = tiny_lm(envs, seed=0, init_std=0.3), tiny_lm(envs, seed=1, init_std=0.3)
+    first = collect(envs, policy, num_episodes=6, seed=0)
+    calls = []
+    handle = policy.model.base_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    again = collect(envs, policy, num_episodes=6, seed=0)
+    assert calls
+    assert policy.sampler.forward is None
+    handle.remove()
+    policy.load_state_dict(other.state_dict())
+    changed, expected = (collect(envs, p, num_episodes=6, seed=0) for p in (policy, other))
+    assert policy.sampler.forward is not None
+    assert np.array_equal(first.actions, again.actions)
+    assert np.array_equal(changed.actions, expected.actions)
+    assert not np.array_equal(changed.log_probs, first.log_probs)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_step_is_one_forward_without_modules_and_feeds_every_token_once(architecture, monkeypatch):
+    """30 episodes on 5 rows: prompts of 1 to 16 tokens, replies, refills."""
+    envs = ragged_envs(5)
+    policy = tiny_lm(envs, architecture)
+    called, fed, acted = [], [], []
+    run, call, act, open_ = Attention.__init__, nn.Module.__call__, type(policy).act, agents.sampler.SlotCache.open
+    monkeypatch.setattr(nn.Module, "__call__", lambda self, *a, **k: called.append(self) or call(self, *a, **k))
+    monkeypatch.setattr(Attention, "__init__", lambda *a: fed.append(0) or run(*a))
+    monkeypatch.setattr(type(policy), "act", lambda *a, **k: acted.append(0) or act(*a, **k))
+    opened = []
+    monkeypatch.setattr(agents.sampler.SlotCache, "open", lambda *a: opened.append(int(a[3].sum())) or open_(*a))
+    rollout = collect(envs, policy, num_episodes=30, seed=0)
+    assert len(fed) == len(acted)
+    assert set(called) == {policy.model.lm_head, policy.value_head}
+    last = rollout.positions[np.arange(30), rollout.lengths - 1]
+    assert sum(opened) == (last - (rollout.observations != PAD).argmax(1)).sum()
