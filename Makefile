@@ -6,7 +6,7 @@ export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow mutations bench bench-full interop lint install clean
+.PHONY: demo test test-slow mutations bench bench-full interop docs lint install clean
 
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt
@@ -20,6 +20,17 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/python -m agents.demo --run-dir runs/demo-$(SEED) --seed $(SEED)
+
+# MkDocs, 120 MB, is wanted for the documentation alone.
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+# Builds site/, any warning an error; Material's own banner about MkDocs 2 is none of ours (mkdocs<2 is required).
+docs: .venv/docs-installed
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python docs/check_site.py site
 
 lint: install
 	$(BIN)/ruff check .
@@ -59,4 +70,4 @@ interop: install
 	$(BIN)/python benchmarks/interop.py
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build site *.egg-info

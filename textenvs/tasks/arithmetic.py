@@ -51,6 +51,9 @@ DIGITS = "0123456789"
 class Addition(StringTask):
     """Add two numbers: `12+7=` -> `19`.
 
+    Two numbers of at most `num_digits` digits; the response is their sum, the largest digit first. A carry makes a
+    digit depend on all those to its right, which are written later. Every digit at its place counts.
+
     Args:
         num_digits: of the longer summand at most, 1 to 100.
         split: "train", "heldout" or "all".
@@ -95,6 +98,10 @@ class Addition(StringTask):
 class Parity(StringTask):
     """Say whether the number of ones is odd: `0110=` -> `0`, `0111=` -> `1`.
 
+    The prompt is `length` bits; the response one digit. Every bit turns the answer round, so that no part of the prompt
+    says anything about it, and whoever has not found the rule is right in half of the cases: a hard case for learning
+    from rewards, and a good control.
+
     Args:
         length: number of bits, 4 to 1,000.
         split: "train", "heldout" or "all".
@@ -123,6 +130,10 @@ class Parity(StringTask):
 
 class CharCount(StringTask):
     """Count a letter: `b:abcb=` -> `2`.
+
+    How often does the letter before the colon occur in the `length` letters after it? The response is the number, in
+    decimal digits, and only the right one counts. All counts from 0 to 3/4 of the length are equally frequent, so that
+    always saying the same is right in 1 of 31 cases at default settings.
 
     Args:
         length: number of letters, 4 to 200.

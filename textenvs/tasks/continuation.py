@@ -21,6 +21,10 @@ MAX_FILE_BYTES = 256 << 20
 class Continuation(StoredTask):
     """Continue a prompt; the reward judges the response.
 
+    The prompt is the beginning of a text, such as `The food was`, the response what comes after it, in tokens of the
+    shipped byte-level tokenizer. No answer is the right one: what is good the reward says, unless told otherwise how
+    happy the review is. Both are there to be replaced, `prompts=` by texts or a file of yours, `reward=` by a function.
+
     Args:
         prompts: texts, or a file of them: one a line, or JSON lines with "prompt" and perhaps "references" and
             "metadata" when its name ends in .jsonl. None: the shipped openings of reviews, whose held-out split has

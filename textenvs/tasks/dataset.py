@@ -1,4 +1,4 @@
-"""Problems from a table of your own: JSON lines, CSV or Parquet, with the columns that you name.
+r"""Problems from a table of your own: JSON lines, CSV or Parquet, with the columns that you name.
 
 ## Description
 One row is one problem: `prompt_column` is the prompt, `reference_column` its right answer or answers, and

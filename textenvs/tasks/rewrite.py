@@ -207,6 +207,10 @@ def _with(body: Sequence[str], new: Sequence[str], places: Sequence[int]) -> str
 class ConstrainedRewrite(PackTask):
     """Write a sentence again with some words, without others, in few: `Use: too. Avoid: so. ...` -> `It was too heavy`.
 
+    The prompt names words to use, words to avoid and a limit, and then the sentence; the response says the same within
+    them. The required words are not in the sentence and the forbidden ones are, so that it cannot be copied, and a copy
+    with the words put in somewhere is worth nothing either.
+
     Args:
         split: "train", "heldout" (frames and words of their own) or "all".
     """
@@ -221,6 +225,10 @@ class ConstrainedRewrite(PackTask):
 
 class StyleTransfer(PackTask):
     """Say it formally or informally: `Formal: Sorry I'm late` -> `I apologize for being late`.
+
+    The prompt names the style and a sentence in the other one; the response is the sentence in that style. The sentence
+    unchanged is worth nothing, and so is whatever is no nearer to a reference than it is: only what is changed, and
+    changed in the right direction, earns anything.
 
     Args:
         split: "train", "heldout" (frames and fillers of their own) or "all".

@@ -63,7 +63,12 @@ class _AnyString(LetterTask):
 
 
 class Copy(_AnyString):
-    """Write the input again: `abca=` -> `abca`."""
+    """Write the input again: `abca=` -> `abca`.
+
+    The input is any string of exactly `length` symbols, the response the same string and the end token. The simplest
+    task in which every token depends on the prompt: at each step the policy must look one position further. Echoing the
+    whole prompt, `abca=`, is one token too many, and still earns length / (length + 1).
+    """
 
     def solve(self, text: str) -> str:
         """See `StringTask.solve`."""
@@ -71,7 +76,12 @@ class Copy(_AnyString):
 
 
 class Reverse(_AnyString):
-    """Write the input backwards: `abcd=` -> `dcba`."""
+    """Write the input backwards: `abcd=` -> `dcba`.
+
+    The input is any string of exactly `length` symbols. What to write next stands further back with every token: first
+    the symbol just before `=`, at last the first one of the prompt. An echo is right only where the string and its
+    mirror image agree.
+    """
 
     def solve(self, text: str) -> str:
         """See `StringTask.solve`."""
@@ -79,7 +89,11 @@ class Reverse(_AnyString):
 
 
 class Sort(_AnyString):
-    """Write the input's symbols in the alphabet's order: `cab=` -> `abc`."""
+    """Write the input's symbols in the alphabet's order: `cab=` -> `abc`.
+
+    The input is any string of exactly `length` symbols, and one that comes twice is written twice. Each token depends
+    on all of the input and on what has been written already; the 24 orders of four different symbols have one answer.
+    """
 
     def solve(self, text: str) -> str:
         """See `StringTask.solve`."""
@@ -89,7 +103,8 @@ class Sort(_AnyString):
 class Count(LetterTask):
     """Continue the successor sequence for `length` symbols, round the alphabet: `ab=` -> `cdef`.
 
-    The input is a run of 1 to `length` successive symbols.
+    The input is a run of 1 to `length` successive symbols, and after the last symbol of the alphabet comes the first:
+    `gh=` -> `abcd`. Only the last symbol of the input matters, and every later one follows from the one before it.
     """
 
     def num_inputs(self) -> int:
@@ -112,7 +127,8 @@ class Count(LetterTask):
 class Length(LetterTask):
     """Stop after exactly as many tokens as the input has: `ccc=` -> any three symbols, then the end token.
 
-    The input is one symbol 1 to `length` times. Score: min / max of the two lengths.
+    The input is one symbol 1 to `length` times. What the response consists of does not matter, only when it stops: the
+    end token is the whole difficulty. Score: min / max of the two lengths.
     """
 
     reward = "length_match"

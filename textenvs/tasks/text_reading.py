@@ -66,6 +66,10 @@ from textenvs.pack_task import PackTask
 class Summarize(PackTask):
     """Say in one sentence what a short text says: `Sum up: Nora planted beans. Rabbits ...` -> `Rabbits ate the beans`.
 
+    Three sentences of news, notices, letters, tales or facts; the response is one sentence that says what happened.
+    What matters stands late in the text and is said in other words by the references, so that copying the text's first
+    sentence, which does well where summaries are taken from beginnings, earns little.
+
     Args:
         split: "train", "heldout" (other texts, names and words) or "all".
     """
@@ -77,6 +81,10 @@ class Summarize(PackTask):
 
 class QuestionAnswering(PackTask):
     """Answer a question about a short passage: `Emma keeps three cats. ... Where is the grey one?` -> `under the bed`.
+
+    A passage of three sentences and one of three questions about it; the response is the answer in a few words. Most
+    answers are words of the passage, but which of them only the question tells. Words count, not letters: articles,
+    case and punctuation are free.
 
     Args:
         split: "train", "heldout" (other passages, names and words) or "all".

@@ -1,0 +1,215 @@
+"""Write the generated pages of the documentation, and the generated blocks of the others.
+
+    python docs/generate.py            # write what is stale
+    python docs/generate.py --check    # name what is stale; exit status 1 if anything is
+
+Whole pages: envs/*.md and rewards/*.md from docstrings, stored scores, and episodes and scores computed now; command.md
+from `--help`. Blocks, between `<!-- generated: NAME -->` and `<!-- end -->`: the coefficients, metrics and results of
+the algorithms, lists of links, and the navigation of mkdocs.yml.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import env_pages
+import reward_pages
+from docstrings import code, escaped, fence, parse, slug, table
+
+import textenvs
+from agents.algorithms import _CHOICES, ALGORITHMS, Algorithm
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+BLOCK = re.compile(
+    r"(?P<start>(?:<!--|#) generated: (?P<name>[\w ]+?)(?: -->)?\n).*?(?P<end>^ *(?:<!--|#) end\b)",
+    re.DOTALL | re.MULTILINE,
+)
+INTRO = (
+    "What `--help` prints, verb by verb. Errors are one sentence on standard error: exit status 2 for wrong usage, 1 "
+    "for a failed run, 130 after Ctrl-C."
+)
+MEANING = (
+    "Seeds that reach a mean training return of 0.95 over 128 episodes; the median episodes to it, with an interval of "
+    "order statistics (95 % or more); median seconds on one thread."
+)
+#: Columns of what `--help` prints.
+WIDTH = 100
+
+
+def pages() -> dict[Path, Callable[[], str]]:
+    """Every file with something generated in it -> its text as it should be."""
+    made: dict[Path, Callable[[], str]] = {
+        DOCS / "envs/index.md": env_pages.index_page,
+        DOCS / "command.md": command_page,
+    }
+    for entry in textenvs.ENTRIES:
+        made[DOCS / f"envs/{slug(entry.id)}.md"] = partial(env_pages.env_page, entry)
+    for name in reward_pages.classes():
+        made[DOCS / f"rewards/{name}.md"] = partial(reward_pages.reward_page, name)
+    for path in sorted([ROOT / "mkdocs.yml", *DOCS.glob("**/*.md")]):
+        if path not in made and BLOCK.search(path.read_text(encoding="utf-8")):
+            made[path] = partial(with_blocks, path)
+    return made
+
+
+def with_blocks(path: Path) -> str:
+    """The text of a page with its generated blocks renewed."""
+
+    def renew(match: re.Match[str]) -> str:
+        kind, *arguments = match["name"].split()
+        return f"{match['start']}{BLOCKS[kind](*arguments)}\n{match['end']}"
+
+    return BLOCK.sub(renew, path.read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------------------------------------------- algorithms
+
+
+def coefficients(name: str) -> str:
+    """Every coefficient of a row: flag, value, range and meaning."""
+    row, meaning = ALGORITHMS[name], parse(Algorithm.__doc__).args
+    rows = []
+    for field in fields(Algorithm):
+        value, usual = getattr(row, field.name), field.default
+        shown = code(str(value)) if value == usual else f"**{code(str(value))}**"
+        choices = " or ".join(code(choice) for choice in _CHOICES.get(field.name, ()))
+        rows.append(
+            (
+                code("--" + field.name.replace("_", "-")),
+                shown,
+                (choices + ": " if choices else "") + escaped(meaning[field.name]),
+            )
+        )
+    return "\n" + table(("flag", name, "meaning"), rows) + "\n\nBold: other than PPO's.\n"
+
+
+def metrics(name: str) -> str:
+    """Every number that a run of this algorithm logs, from the tables of metrics.md."""
+    row = ALGORITHMS[name]
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8").split("## Training\n")[1].split("\n## ")[0]
+    rows = []
+    for metric, definition in re.findall(r"^\| `([^`]+)` \| (.*?) \| ", text, flags=re.MULTILINE):
+        whole = next(line for line in text.splitlines() if line.startswith(f"| `{metric}` |"))
+        if "algorithms with a critic" in whole and row.baseline != "critic":
+            continue
+        if "group baselines" in whole and row.group_size == 1:
+            continue
+        rows.append((f"[`{metric}`](../metrics.md#training)", definition))
+    return "\n" + table(("name", "definition"), rows) + "\n"
+
+
+def results(name: str) -> str:
+    """The row of the README's table of string tasks, with its command."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"^\| {name.upper()} \|.*$", readme, flags=re.MULTILINE)
+    if not found:
+        return ""
+    header = "| agent | copy | reverse | sort | count |\n|---|---|---|---|---|"
+    return f"\n{header}\n{found[0]}\n\n{MEANING}\n"
+
+
+def algorithm_table() -> str:
+    """The five rows side by side, where they differ."""
+    names = [
+        field.name for field in fields(Algorithm) if len({getattr(row, field.name) for row in ALGORITHMS.values()}) > 1
+    ]
+    rows = [
+        [f"[`{name}`]({name}.md)", *(code(str(getattr(row, key))) for key in names)] for name, row in ALGORITHMS.items()
+    ]
+    return "\n" + table(("", *(code(name) for name in names)), rows) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------- command, navigation
+
+
+def command_page() -> str:
+    """What every verb's `--help` prints."""
+    from agents.cli import VERBS
+
+    parts = ["<!-- Written by docs/generate.py: change agents/cli.py, then run it. -->", "# The command", INTRO]
+    for verb in VERBS:
+        parts += [f"## textenvs {verb}", fence(help_text(verb))]
+    return "\n\n".join(parts) + "\n"
+
+
+def help_text(verb: str) -> str:
+    """What `textenvs VERB --help` prints, without colours and trailing spaces."""
+    from agents.cli import main
+
+    printed = io.StringIO()
+    known = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(WIDTH)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            main([verb, "--help"])
+    finally:
+        if known is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = known
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue())
+    return "\n".join(line.rstrip() for line in plain.strip().splitlines())
+
+
+def nav_envs() -> str:
+    """The environments' pages in mkdocs.yml, by family."""
+    lines = []
+    for family in dict.fromkeys(entry.family for entry in textenvs.ENTRIES):
+        lines.append(f"      - {family.capitalize()}:")
+        of_family = [entry for entry in textenvs.ENTRIES if entry.family == family]
+        lines += [
+            f"          - {entry.id.split('/')[-1].removesuffix('-v0')}: envs/{slug(entry.id)}.md"
+            for entry in of_family
+        ]
+    return "\n".join(lines)
+
+
+def nav_rewards() -> str:
+    """The rewards' pages in mkdocs.yml."""
+    return "\n".join(f"      - {name}: rewards/{name}.md" for name in reward_pages.classes())
+
+
+BLOCKS: dict[str, Callable[..., str]] = {
+    "coefficients": coefficients,
+    "metrics": metrics,
+    "results": results,
+    "algorithms": algorithm_table,
+    "reward_links": lambda: "\n" + reward_pages.links() + "\n",
+    "nav_envs": nav_envs,
+    "nav_rewards": nav_rewards,
+}
+
+
+def main() -> None:
+    """Write the stale pages, or name them."""
+    check = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not check:
+        raise SystemExit(f"generate.py takes --check or nothing, got {' '.join(sys.argv[1:])}")
+    made = pages()
+    stale = []
+    for path, make in made.items():
+        text = make()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    extra = [path for folder in ("envs", "rewards") for path in DOCS.glob(f"{folder}/*.md") if path not in made]
+    for path in stale:
+        print("stale" if check else "written", path.relative_to(ROOT))
+    for path in extra:
+        print("of nothing that exists:", path.relative_to(ROOT))
+    if extra or (check and stale):
+        raise SystemExit("run python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()
