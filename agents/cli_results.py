@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -79,3 +79,30 @@ def score(env_id: EnvId, /, *, input: Path, env_kwargs: EnvKwargs = "{}", json: 
             print_json_line(row.record)
         return
     Console().print(summary_table(list(scored), f"{input} by {env_id}"))
+
+
+def report(
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    /,
+    *,
+    out: Path | None = None,
+    format: Literal["html", "markdown"] = "html",
+) -> None:
+    """Write what a run, several seeds of one, or a benchmark came to, as one page that opens from disk.
+
+    Args:
+        paths: a run's directory, finished or not; several, or a directory of several, for seeds of one run.
+        out: where the page goes; report.html in the directory unless given.
+        format: "markdown" writes a summary for a pull request instead, to standard output unless --out is given.
+    """
+    from agents.report.write import markdown_report, write_report
+
+    if format == "html":
+        print(write_report(paths, out))
+        return
+    text = markdown_report(paths)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+        print(out)

@@ -23,6 +23,7 @@ from rich.table import Table
 
 import textenvs
 from agents.checkpoint import newest_state, parameter_hash
+from agents.evaluation_files import write_evaluation, write_samples
 from agents.judge import find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
 from agents.mlp import MLPPolicy
@@ -242,7 +243,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's policy on held-out problems, sampled and greedy, against the policy it started from.
 
-    A learned reward that `judge.JUDGES` knows is held against its judge by default.
+    A learned reward that `judge.JUDGES` knows is held against its judge by default. The result stays in the run
+    directory as evaluation.json, for `textenvs report`.
 
     Args:
         run_dir: a finished run.
@@ -298,7 +300,7 @@ def evaluate_run(
     if samples is not None:
         write_samples(rollouts["sampled"], samples, split=split)
     gains, notes = _compare(rollouts, judged)
-    return {
+    result = {
         "split": split,
         **rows["sampled"],
         "greedy": rows["greedy"],
@@ -311,6 +313,8 @@ def evaluate_run(
         "seeds": {"training": run.config.seed, "evaluation": seed},
         "versions": versions(),
     }
+    write_evaluation(run_dir, result, rollouts, judged)
+    return result
 
 
 def _judge(
@@ -382,17 +386,3 @@ def versions() -> dict[str, str]:
     """Return the versions of what computes the numbers."""
     libraries = {"torch": torch, "transformers": transformers, "gymnasium": gym, "textenvs": textenvs}
     return {"python": platform.python_version(), **{name: str(lib.__version__) for name, lib in libraries.items()}}
-
-
-def write_samples(rollout: Rollout, path: Path, *, split: str) -> None:
-    """Write one JSON line an episode: id, prompt, response, value (null where scoring failed).
-
-    Where the task replies, also its turns, and the problem's number in the split: there a prompt does not tell it.
-    """
-    with path.open("w", encoding="utf-8") as file:
-        for i, (info, value, faulty) in enumerate(zip(rollout.infos, rollout.returns, rollout.faulty, strict=True)):
-            line = {"id": i, "prompt": info.get("prompt"), "response": info.get("response")}
-            line["value"] = None if faulty else float(value)
-            if "turns" in info:
-                line |= {"turns": list(info["turns"]), "problem_id": int(info["problem"]), "split": split}
-            file.write(json.dumps(line) + "\n")

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import textenvs
 from agents.rollout import Rollout
-from agents.text_metrics import outcomes
+from agents.text_metrics import finite_or_none, outcomes, parts
 from agents.update import Batch
 
 NUM_SAMPLES = 4  # episodes of each update kept in samples.jsonl
@@ -87,7 +87,9 @@ class RunLog:
             texts = {key: info.get(key) for key in ("prompt", "response", "finish_reason")}
             row = rows.get(int(number))
             tokens = None if row is None else token_columns(batch, row, vocab)
-            self._append("samples.jsonl", {"update": update, **texts, "return": float(total), "tokens": tokens})
+            named = {name: finite_or_none(value) for name, value in parts(info).items()}
+            line = {"update": update, **texts, "return": float(total), "parts": named, "tokens": tokens}
+            self._append("samples.jsonl", line)
             if texts["response"] is not None:
                 lines.append(f"{total:.3f}  {texts['prompt']} > {texts['response']}")
         if lines:

@@ -1,5 +1,6 @@
 """Numbers of finished episodes: outcomes, parts of the reward, diversity, means with their errors. Judges: `judge`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,13 +62,15 @@ def outcomes(rollout: Rollout) -> dict[str, NDArray[np.float64]]:
     columns: dict[str, NDArray[np.float64]] = {}
     if any("is_success" in info for info in rollout.infos):
         columns["success_rate"] = np.array([float(bool(info.get("is_success"))) for info in rollout.infos])
-    names = sorted(
-        {name for info in rollout.infos for name, value in info.items() if isinstance(value, float)} - _INFO_KEYS
-    )
-    for name in names:
+    for name in sorted({name for info in rollout.infos for name in parts(info)}):
         # An episode that a time limit cut was never scored, so it has no parts.
         columns[f"part/{name}"] = np.array([info[name] for info in rollout.infos if name in info], np.float64)
     return columns
+
+
+def parts(info: Mapping[str, Any]) -> dict[str, float]:
+    """Return the named parts of the reward that a final info holds."""
+    return {name: value for name, value in info.items() if isinstance(value, float) and name not in _INFO_KEYS}
 
 
 def with_stderr(name: str, values: NDArray[np.float64]) -> dict[str, float | None]:

@@ -229,6 +229,14 @@ def test_a_run_is_read_back(run_dir, tmp_path):
     assert "kl_per_episode" not in result["greedy"]
     after, before = (rollouts[id(block)] for block in (result, result["start"]))
     assert [info["prompt"] for info in after.infos] == [info["prompt"] for info in before.infos]
+    left = json.loads((run_dir / "evaluation.json").read_text())
+    pairs = left.pop("pairs")
+    assert left == result
+    assert [pair["prompt"] for pair in pairs] == [info["prompt"] for info in after.infos]
+    for side, rollout in (("before", before), ("after", after)):
+        assert [pair[side]["response"] for pair in pairs] == [info["response"] for info in rollout.infos]
+        assert [pair[side]["return"] for pair in pairs] == rollout.returns.tolist()
+        assert {pair[side]["judge"] for pair in pairs} == {None}
     references = reference_rollout(envs.unwrapped.rules, after)
     assert result["reference_perplexity"] == pytest.approx(perplexity(policy, references))
     assert result["start"]["reference_perplexity"] == pytest.approx(perplexity(start, references))

@@ -139,6 +139,7 @@ def test_parts_and_successes_are_means_over_what_was_scored(tmp_path: Path) -> N
     for sample, info in zip(samples, rollout.infos[:NUM_SAMPLES], strict=False):
         assert (sample["tokens"] is None) == (info["status"] == "infra_fault")
         assert sample["response"] == info["response"]
+        assert sample["parts"] == {name: info.get(name) for name in ("share", "length") if name in info}
     # A control task's info has neither texts nor successes.
     rollout.infos[:] = [{"TimeLimit.truncated": True, "lives": 3, "speed": np.float64(i)} for i in range(40)]
     assert {name: values.mean() for name, values in outcomes(rollout).items()} == {"part/speed": 19.5}

@@ -14,7 +14,7 @@ import pytest
 
 import textenvs
 from agents.cli import main
-from agents.evaluate import write_samples
+from agents.evaluation_files import write_samples
 from agents.policy import RandomPolicy
 from agents.rollout import collect
 from agents.score import score_file

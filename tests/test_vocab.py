@@ -131,6 +131,7 @@ def test_bad_tokenizer_files(tmp_path: Path) -> None:
 def test_printable_escapes_what_drives_a_terminal() -> None:
     assert printable("ok é 日") == "ok é 日"
     assert printable("\x1b[2J\u202e\n") == "\\x1b[2J\\u202e\\n"
+    assert printable("a\u3164\ufe0f\U000e0101\u200b\ud800b") == "a\\u3164\\ufe0f\\U000e0101\\u200b\\ud800b"
 
 
 def test_near_miss() -> None:

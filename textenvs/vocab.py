@@ -21,6 +21,11 @@ IntArray = NDArray[np.int64]
 # What tokenizer files call the end and the beginning of a sequence, most specific first.
 _EOS_NAMES = ("<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<eos>", "</s>", "<|eos|>", "[EOS]")
 _BOS_NAMES = ("<|begin_of_text|>", "<bos>", "<s>", "<|bos|>", "[BOS]")
+# Python calls these printable, but nothing is drawn: joiners, fillers, variation selectors, the blank of Braille.
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
 
 
 class Vocab(ABC):
@@ -198,8 +203,8 @@ def as_vocab(vocab: Vocab | str | Path) -> Vocab:
 
 
 def printable(text: str) -> str:
-    """`text` with control, format and bidirectional characters escaped: model output must not drive a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """`text` with control, format, bidirectional and unseen characters escaped: output must not drive a terminal."""
+    return "".join(c if c.isprintable() and c not in _UNSEEN else c.encode("unicode_escape").decode() for c in text)
 
 
 def near_miss(word: str, known: Sequence[str]) -> str:

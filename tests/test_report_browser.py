@@ -1,0 +1,418 @@
+"""The report in a real browser: hostile text stays text in every place, and the page works by pointer and keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_texts import PAYLOADS
+from report_runs import chromium, episode, metrics, write_run
+
+from agents.report.records import visible
+from agents.report.write import write_report
+
+SHOWN = [visible(payload) for payload in PAYLOADS]
+# All that the page may consist of: a browser that took hostile text for markup would have made something else.
+TAGS = (
+    "html head meta title style body a header p h1 ul li nav main section h2 h3 strong div label select option figure "
+    "button i svg desc clipPath rect line text g path circle input output b span details summary table caption thead "
+    "tr th td tbody br code fieldset legend article footer script noscript"
+)
+# Everything that is made only when somebody asks for it.
+OPEN_ALL = """() => {
+  for (let k = 0; k < 200; k += 1) document.querySelectorAll("button.more:not([hidden])").forEach((b) => b.click());
+  document.querySelectorAll("details").forEach((one) => { one.open = true; });
+  for (const tokens of document.querySelectorAll(".tokens")) {
+    tokens.dispatchEvent(new KeyboardEvent("keydown", { key: "End" }));
+    tokens.children[0]?.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+  }
+}"""
+
+
+# The name of the vertical axis when each metric is chosen.
+CHOOSE_METRICS = """async (names) => {
+  const slot = document.querySelectorAll(".slot")[1];
+  const select = slot.querySelector("select");
+  const found = [];
+  for (const name of names) {
+    select.value = name;
+    select.dispatchEvent(new Event("change"));
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    found.push([...slot.querySelectorAll("svg .name")].at(-1).textContent);
+  }
+  return found;
+}"""
+
+
+class Watched:
+    """A page, and all that it did beside showing itself."""
+
+    def __init__(self, browser: Any, **context: Any) -> None:
+        self.page = browser.new_page(**context)
+        self.dialogs: list[str] = []
+        self.requests: list[str] = []
+        self.messages: list[str] = []
+        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("popup", lambda popup: self.requests.append(popup.url))
+
+    def open(self, path: Path) -> Any:
+        """Open a file, and let what starts by itself start."""
+        self.page.goto(path.as_uri())
+        self.page.wait_for_timeout(200)
+        return self.page
+
+    def texts(self, selector: str) -> list[str]:
+        """What stands in all elements of a kind."""
+        found: list[str] = self.page.eval_on_selector_all(selector, "(all) => all.map((one) => one.textContent)")
+        return found
+
+    def assert_quiet(self, path: Path) -> None:
+        """Nothing was run, loaded, asked or refused."""
+        assert self.dialogs == []
+        assert [url for url in self.requests if url != path.as_uri()] == []
+        assert self.messages == []
+        tags = self.page.evaluate("[...document.querySelectorAll('*')].map((e) => e.localName)")
+        assert set(tags) <= set(TAGS.split())
+        assert self.page.evaluate("document.scripts.length") == 2
+        assert self.page.evaluate("Object.keys(Object.prototype)") == []
+        attributes = "[...document.querySelectorAll('*')].flatMap((e) => [...e.attributes].map((a) => a.name))"
+        names = set(self.page.evaluate(attributes))
+        assert not names & {"src", "srcdoc", "action", "formaction"}
+        assert not {name for name in names if name.startswith("on")}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+def hostile_run(run_dir: Path, k: int) -> Path:
+    """A run in which payload k stands wherever only one text can; the first holds all of them everywhere else."""
+    text = PAYLOADS[k]
+    config: dict[str, Any] = {"env_id": text, "seed": text, "model": text, "algorithm": {"baseline": text}}
+    samples = [episode(1, text, [text, "b"], 0.5, finish_reason=text, parts={text: 0.25})]
+    environment = {"cpu": text}
+    lines = metrics(2)
+    if k == 0:
+        config |= {"env_kwargs": {payload: payload for payload in PAYLOADS}}
+        environment |= dict.fromkeys(PAYLOADS, "1")
+        for line in lines:
+            line |= {f"part/{payload}": 0.5 for payload in PAYLOADS} | dict.fromkeys(PAYLOADS, 1.0)
+    side = {"response": text, "return": 0.5, "judge": 0.5}
+    evaluation = {
+        "split": text,
+        "judge_name": text,
+        "env": {"id": text},
+        "warnings": [text],
+        "gain": {text: 0.1, f"{text}_stderr": 0.01},
+        "start": {text: 0.5},
+        text: 0.5,
+        "pairs": [{"prompt": text, "before": side, "after": side}],
+    }
+    columns = samples[0]["tokens"]
+    columns[text] = [0.5, -0.5]
+    return write_run(
+        run_dir, config=config, lines=lines, samples=samples, evaluation=evaluation, environment=environment
+    )
+
+
+def test_hostile_text_stays_text(browser: Any, tmp_path: Path) -> None:
+    """A hundred payloads through every place where a run's page shows what somebody else wrote."""
+    runs = [hostile_run(tmp_path / "runs" / str(k), k) for k in range(len(PAYLOADS))]
+    path = write_report(runs, tmp_path / "report.html")
+    watched = Watched(browser)
+    page = watched.open(path)
+    page.evaluate(OPEN_ALL)
+    page.wait_for_timeout(300)
+    seeds = [visible(f"seed {payload}") for payload in PAYLOADS]
+    sinks = {
+        "prompt": (".episode .prompt", SHOWN),
+        "response": (".pair .response", [text for text in SHOWN for _ in range(2)]),
+        "token": (".token:first-child", SHOWN),
+        "token that is read": (".episode output b", [f"token 1 of 2: “{text}”" for text in SHOWN]),
+        "token in the table": (".episode tbody tr:first-child th", SHOWN),
+        "name of a token's number": (".episode thead th:last-child", SHOWN),
+        "reason of the end": (".episode .facts span:nth-child(3)", [f"end: {text}" for text in SHOWN]),
+        "part of the reward": (".episode .facts span:nth-child(4)", [f"{text} 0.25" for text in SHOWN]),
+        "seed of an episode": (".episode .facts span:nth-child(2)", [f"update 1, {text}" for text in seeds]),
+        "prompt of a pair": (".pair .prompt", [text for text in SHOWN for _ in range(2)]),
+        "judge": ("#evaluation .note strong", SHOWN),
+        "warning": (".warning", SHOWN),
+        "evaluated metric": ("#evaluation > .scroll tbody th", SHOWN),
+        "evaluated run": ("#evaluation > h3", seeds),
+        "seed of a check": ("#checks thead th:nth-child(n+4)", seeds),
+        "seed in a legend": (".slot:first-child .legend button:nth-child(n+2)", seeds),
+        "setting's name": ("#configuration tbody th", [visible(f"env_kwargs.{payload}") for payload in PAYLOADS]),
+        "setting's value": ("#configuration tr.differs:first-child td span:not(.or)", SHOWN),
+        "metric": (".slot:first-child select option", SHOWN),
+        "part among the metrics": (".slot:first-child select option", [visible(f"part/{p}") for p in PAYLOADS]),
+        "machine": ("#configuration > div > div:last-child tr:first-child td span:not(.or)", SHOWN),
+    }
+    num_compared = 0
+    for name, (selector, expected) in sinks.items():
+        found = watched.texts(selector)
+        missing = [text for text in expected if text not in found]
+        assert not missing, f"{name}: {missing[0][:80]!r} not among {found[:3]!r:.300}"
+        num_compared += len(expected)
+    assert page.title() == f"{visible(', '.join(PAYLOADS))} · textenvs"
+    watched.assert_quiet(path)
+    print(f"{len(PAYLOADS)} payloads, {len(sinks)} places, {num_compared:,} texts compared: no dialog, no request")
+
+
+def test_metrics_with_hostile_names_are_drawn(browser: Any, tmp_path: Path) -> None:
+    path = write_report([hostile_run(tmp_path / "run", 0)])
+    watched = Watched(browser)
+    assert watched.open(path).evaluate(CHOOSE_METRICS, SHOWN) == SHOWN
+    watched.assert_quiet(path)
+
+
+def test_names_of_directories_stay_text(browser: Any, tmp_path: Path) -> None:
+    """Where no configuration names a run, its directory does."""
+    names = [payload for payload in PAYLOADS if "/" not in payload and "\0" not in payload and payload.isprintable()]
+    assert len(names) > 25
+    runs = [write_run(tmp_path / name, config={}) for name in names]
+    path = write_report(runs, tmp_path / "report.html")
+    watched = Watched(browser)
+    watched.open(path)
+    assert watched.texts("#checks thead th:nth-child(n+4)") == names
+    assert watched.texts("h1") == [", ".join(names)]
+    watched.assert_quiet(path)
+
+
+def test_the_watch_sees_what_it_guards_against(browser: Any, tmp_path: Path) -> None:
+    """The same eyes on a page without the report's defences: dialogs, requests, elements and refusals are noticed."""
+    path = tmp_path / "careless.html"
+    path.write_text("<!doctype html><meta charset=utf-8><body>" + "".join(PAYLOADS[:30]), errors="replace")
+    watched = Watched(browser)
+    watched.open(path)
+    assert watched.dialogs
+    assert [url for url in watched.requests if "evil.example" in url]
+    report = write_report([write_run(tmp_path / "run")])
+    html = report.read_text(encoding="utf-8").replace(
+        "<main", "<img src=x onerror=alert(1)><script>alert(2)</script><main"
+    )
+    report.write_text(html, encoding="utf-8")
+    watched = Watched(browser)
+    watched.open(report)
+    assert not watched.dialogs, "the policy must refuse what stands in the page"
+    assert sum("Content Security Policy" in message for message in watched.messages) >= 2
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three seeds with an evaluation."""
+    folder = tmp_path_factory.mktemp("seeds")
+    side = {"response": "fine", "return": 0.5, "judge": 0.5}
+    evaluation = {"split": "heldout", "judge_name": "vader", "start": {"mean_return": 0.5, "stderr": 0.01}}
+    evaluation["pairs"] = [{"prompt": "It was ", "before": side, "after": side}]
+    for k in range(3):
+        config = {"env_id": "TextGen-v0", "seed": k, "algorithm": {"baseline": "critic"}, "model": "tiny"}
+        write_run(
+            folder / str(k),
+            config=config,
+            lines=metrics(20, seed=k),
+            evaluation=evaluation,
+            environment={"git_commit": str(k)},
+        )
+    return write_report([folder])
+
+
+# The heights of the thick line's points, by the ticks beside them.
+DRAWN = """() => {
+  const svg = document.querySelector(".slot svg");
+  const ticks = [...svg.querySelectorAll(".tick.end")].map((t) => [Number(t.textContent), t.getAttribute("y") - 4]);
+  const [[a, top], [b, bottom]] = [ticks[0], ticks.at(-1)];
+  return [...svg.querySelectorAll("path.line:not(.faint)")].map((line) =>
+    line.getAttribute("d").slice(1).split("L").map((p) => a + ((b - a) * (p.split(",")[1] - top)) / (bottom - top)));
+}"""
+
+
+def test_curves_are_drawn_as_the_numbers_say(browser: Any, seeds: Path) -> None:
+    """The drawn line, turned back into numbers by the drawn ticks, is the mean."""
+    watched = Watched(browser)
+    page = watched.open(seeds)
+    drawn = page.evaluate(DRAWN)
+    assert len(drawn) == 1
+    assert drawn[0] == pytest.approx([0.11 + 0.02 * k for k in range(1, 21)], abs=0.003)
+    assert page.locator(".slot").first.locator("path.band").count() == 1
+    watched.assert_quiet(seeds)
+
+
+def test_a_chart_is_read_by_keyboard(browser: Any, seeds: Path) -> None:
+    page = Watched(browser).open(seeds)
+    slot = page.locator(".slot").first
+    slider = slot.locator("input[type=range]")
+    slider.focus()
+    assert "episodes 1,280: mean 0.51" in str(slider.get_attribute("aria-valuetext"))
+    page.keyboard.press("Home")
+    assert "episodes 64: mean 0.13 [" in str(slider.get_attribute("aria-valuetext"))
+    page.keyboard.press("ArrowRight")
+    assert "episodes 128" in slot.locator(".reading").first.text_content()
+    toggle = slot.locator(".legend button").nth(1)
+    toggle.focus()
+    page.keyboard.press("Enter")
+    assert toggle.get_attribute("aria-pressed") == "false"
+    assert slot.locator("path.line.faint").count() == 2
+    slot.locator("summary").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(100)
+    assert slot.locator("table tbody tr").count() == 20
+    assert slot.locator("svg").get_attribute("role") == "img"
+    title, about = str(slot.locator("svg").get_attribute("aria-labelledby")).split()
+    assert page.locator(f"#{title}").text_content() == "return over episodes"
+    assert "mean 0.51" in page.locator(f"#{about}").text_content()
+
+
+# Of what has the focus: element, name, whether a ring shows it, and how far down it stands.
+FOCUSED = """() => {
+  const e = document.activeElement;
+  if (e === document.body) return null;
+  const ring = [e, e.nextElementSibling].filter(Boolean).map((x) => getComputedStyle(x))
+    .some((style) => parseFloat(style.outlineWidth) >= 2 && style.outlineStyle !== "none");
+  const name = e.getAttribute("aria-label") ?? e.labels?.[0]?.textContent ?? e.textContent;
+  return [e.localName, name.trim(), ring, e.className === "skip" ? 0 : e.getBoundingClientRect().top + scrollY];
+}"""
+
+
+def test_the_keyboard_reaches_everything_in_the_order_it_stands_in(browser: Any, seeds: Path) -> None:
+    """Tab goes down the page, everything that can be used has a name, and the focus can be seen."""
+    page = Watched(browser).open(seeds)
+    stops = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop is None:
+            break
+        stops.append(stop)
+    assert len(stops) > 30
+    assert stops[0][1] == "Skip to the content"
+    assert all(name for _, name, _, _ in stops), [stop for stop in stops if not stop[1]]
+    assert all(ring for _, _, ring, _ in stops), [stop for stop in stops if not stop[2]]
+    tops = [top for *_, top in stops]
+    assert {"select", "button", "input", "summary", "a", "span"} <= {tag for tag, *_ in stops}
+    # Neighbours in a row differ by little; the charts and the two sides of the gallery stand beside each other.
+    assert tops[0] < tops[-1]
+    assert tops.index(max(tops)) > len(tops) * 0.8
+
+
+def test_episodes_are_found_and_coloured(browser: Any, seeds: Path) -> None:
+    watched = Watched(browser)
+    page = watched.open(seeds)
+    assert watched.texts(".sides h3") == ["Before: update 1", "After: update 20"]
+    assert page.locator(".episode").count() == 12
+    page.get_by_label("Episodes", exact=True).select_option("all")
+    status = page.locator("#episodes .status")
+    assert status.text_content() == "36 of 36 episodes"
+    page.get_by_label("Find text").fill("PROMPT 10.2")
+    assert status.text_content() == "3 of 36 episodes"
+    assert set(watched.texts(".episode .prompt")) == {"prompt 10.2 "}
+    page.get_by_label("Find text").fill("")
+    page.get_by_label("Return from").fill("0.15")
+    page.get_by_label("to", exact=True).fill("0.25")
+    assert status.text_content() == "9 of 36 episodes"
+    page.get_by_label("Return from").fill("")
+    page.get_by_label("to", exact=True).fill("")
+    page.get_by_label("Order").select_option("best")
+    assert watched.texts(".episode .return")[0] == "return 0.3"
+    assert "advantage" in page.locator(".scale").text_content()
+    page.get_by_label("log-prob").check()
+    first = page.locator(".token").first
+    share = "(e) => [e.className, e.style.getPropertyValue('--share')]"
+    assert first.evaluate(share)[0] == "token high"  # a log-prob of 0 is as high as it gets
+    assert page.locator(".token").nth(2).evaluate(share) == ["token low", "1.000"]
+    page.get_by_label("nothing").check()
+    assert first.evaluate(share)[0] == "token"
+    tokens = page.locator(".tokens").first
+    tokens.focus()
+    page.keyboard.press("End")
+    reading = page.locator(".episode output").first
+    assert "token 3 of 3: “<eos>”" in reading.text_content()
+    assert "advantage −0.22" in reading.text_content()
+    page.keyboard.press("ArrowLeft")
+    assert "token 2 of 3" in reading.text_content()
+    watched.assert_quiet(seeds)
+
+
+TEXT = ("h1", "h2", "h3", "p", "li", "a", "b", "label", "legend", "button", "select", "summary", "th", "td", "code")
+TEXT += (
+    ".verdict",
+    ".error",
+    ".token",
+    ".prompt",
+    ".facts",
+    "input[type=search]",
+    "input[type=number]",
+    ".kind",
+    "footer p",
+)
+LUMINANCE = """(selectors) => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (color, under) => {
+    canvas.fillStyle = `rgb(${under.join(",")})`;
+    canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (color) => {
+    const [r, g, b] = color.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const back = (element) => {
+    const chain = [];
+    for (let e = element; e; e = e.parentElement) chain.unshift(e);
+    return chain.reduce((under, e) => rgb(getComputedStyle(e).backgroundColor, under), [255, 255, 255]);
+  };
+  return selectors.map(([selector, property]) => {
+    const ratios = [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility()).map((e) => {
+      const under = property === "color" ? back(e) : back(e.closest("figure"));
+      const [a, b] = [light(rgb(getComputedStyle(e)[property], under)), light(under)];
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    });
+    return [selector, ratios.length, Math.min(...ratios)];
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_keeps_to_wcag_aa(browser: Any, seeds: Path, scheme: str) -> None:
+    """Text 4.5 to 1 on what is behind it, tokens at the ends of the colours too; lines and borders 3 to 1."""
+    page = Watched(browser, color_scheme=scheme).open(seeds)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.get_by_label("log-prob").check()
+    page.wait_for_timeout(100)
+    ratios = page.evaluate(LUMINANCE, [[selector, "color"] for selector in TEXT])
+    assert {name: ratio for name, count, ratio in ratios if not count or ratio < 4.5} == {}
+    ratios = page.evaluate(LUMINANCE, [[".line:not(.faint)", "stroke"], [".axis", "stroke"], ["svg text", "fill"]])
+    assert {name: ratio for name, count, ratio in ratios if not count or ratio < 3} == {}
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_is_wider_than_the_screen(browser: Any, seeds: Path, width: int) -> None:
+    page = Watched(browser, viewport={"width": width, "height": 800}).open(seeds)
+    page.evaluate(OPEN_ALL)
+    page.wait_for_timeout(150)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    sizes = page.evaluate("[...document.querySelectorAll('svg text')].map((e) => e.getBoundingClientRect().height)")
+    assert min(sizes) >= 12, "text in a chart must not shrink with the screen"
+
+
+def test_a_long_run_draws_no_more_than_a_short_one(browser: Any, tmp_path: Path) -> None:
+    """What stands in the page when it opens does not grow with the run; benchmarks/report.py measures 10,000."""
+    counts = []
+    for num_updates in (25, 250):
+        samples = [episode(k, "The food was", [" good"] * 24, 0.5) for k in range(num_updates) for _ in range(4)]
+        path = write_report([write_run(tmp_path / str(num_updates), lines=metrics(num_updates), samples=samples)])
+        page = Watched(browser).open(path)
+        counts.append(page.evaluate("document.querySelectorAll('*').length"))
+        page.get_by_label("Episodes", exact=True).select_option("all")
+        found = f"{4 * num_updates:,} of {4 * num_updates:,} episodes"
+        assert page.locator("#episodes .status").text_content() == found
+    assert counts[1] <= counts[0] + 200  # the choice of an update has at most 200 lines
+    assert counts[1] < 1_500
