@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import textenvs
 from agents.checkpoint import write_directory
+from agents.kernels import keep_freed_memory
 from agents.lm import LMPolicy
 from agents.responses import as_rollout, demonstrations, read_responses
 from agents.rollout import Rollout
@@ -141,6 +142,7 @@ def fit(policy: LMPolicy, rollout: Rollout, config: SFTConfig, metrics_file: Pat
     Raises:
         RuntimeError: when the perplexity or the gradient is not finite.
     """
+    keep_freed_memory()
     order = default_rng(SeedSequence([_SPLIT_STREAM, config.seed])).permutation(len(rollout))
     num_heldout = min(max(1, round(config.heldout_fraction * len(order))), len(order) - 1)
     heldout, training = rollout.select(order[:num_heldout]), order[num_heldout:]

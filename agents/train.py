@@ -25,6 +25,7 @@ from agents.checkpoint import (
     write_directory,
     write_file,
 )
+from agents.kernels import keep_freed_memory
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings
 from agents.losses import adapted_kl_coef
@@ -212,6 +213,7 @@ def train(
         RuntimeError: when scoring fails for a whole update, or, from 64 episodes on, for more than 2 % of all; or when
             training diverges. The last checkpoint is then the last good one.
     """
+    keep_freed_memory()
     algorithm = config.algorithm
     episodes_per_update = min(algorithm.episodes_per_update, config.num_episodes)
     num_updates = math.ceil(config.num_episodes / episodes_per_update)

@@ -45,6 +45,7 @@ from transformers.pytorch_utils import Conv1D
 
 import textenvs
 from agents.algorithms import ALGORITHMS, Algorithm
+from agents.kernels import keep_freed_memory
 from agents.lm import LMPolicy
 from agents.policy import Decisions, RandomPolicy
 from agents.rollout import Rollout, collect
@@ -301,6 +302,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out = None if arguments.no_csv else RESULTS
     torch.set_num_threads(1)
+    keep_freed_memory()
     print(f"{machine()}; {torch.get_num_threads()} thread")
     if "update" in arguments.rows:
         beside_sb3(arguments.sizes or ("0.1M", "0.8M"), arguments.repeats, out)

@@ -1,4 +1,8 @@
-"""Products through oneDNN with gradients: the same numbers and gradients, where they are large enough."""
+"""Faster products and activations: the same numbers and gradients, where they are large enough."""
+
+import resource
+import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -6,6 +10,7 @@ import torch
 from small import string_envs, tiny_lm
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.activations import GELUTanh
 from transformers.pytorch_utils import Conv1D
 
 from agents import kernels
@@ -29,6 +34,18 @@ class Products(TorchDispatchMode):
             self.torch += a.shape[0] * a.shape[1] * b.shape[1]
         if name == "mkldnn::_linear_pointwise":
             self.onednn += args[0].numel() * args[1].shape[0]
+        return func(*args, **(kwargs or {}))
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func._schema.name] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -109,3 +126,53 @@ def test_the_gradient_of_a_transposed_weight_is_not_copied():
             y.sum().backward()
         assert module.weight.grad is not None
         assert INPUTS * OUTPUTS not in copied
+
+
+@pytest.mark.parametrize("shape", [(3, 2**15 + 7), (5, 2**13, 1), (40, 3, 1000)], ids=str)
+def test_gelu_and_its_gradient_are_torchs_to_rounding(shape):
+    x = 4 * draw(*shape)
+    x.view(-1)[:9] = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 12.0, -12.0, -40.0, 1e6, -1e6])
+    gradient, layer = draw(*shape), GELUTanh()
+    exact = x.double().requires_grad_()
+    expected = layer(exact)
+    expected.backward(gradient.double())
+    for given in (x, x.transpose(0, 1).contiguous().transpose(0, 1)):
+        ours = given.clone().requires_grad_()
+        with Operations() as operations:
+            found = kernels._gelu(layer, ours)
+            found.backward(gradient)
+            with torch.no_grad():
+                torch.testing.assert_close(kernels._gelu(layer, given), found, rtol=0, atol=0)
+        assert "aten::gelu" not in operations.counts
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=1e-5, atol=1e-6 * gradient.abs().max().item())
+
+
+def test_only_large_float32_activations_have_a_gelu_of_ours():
+    large = 2 * kernels._MIN_GELUS_WITH_GRADIENT
+    for x, expected in ((draw(large), False), (draw(64), True), (draw(large).double(), True)):
+        for differentiated in (False, True):
+            with Operations() as operations:
+                assert kernels._gelu(GELUTanh(), x.clone().requires_grad_(differentiated)).dtype == x.dtype
+            assert operations.counts["aten::gelu"] == expected
+
+
+def test_an_update_of_gpt2_has_no_slower_gelu():
+    envs = string_envs(length=12, num_envs=32)
+    policy = tiny_lm(envs, "gpt2", hidden_size=128, num_heads=2, num_layers=1)
+    rollout = collect(envs, policy, num_episodes=32, seed=0)
+    with Operations() as operations:
+        policy.evaluate(rollout, np.arange(32))[0].sum().backward()
+    assert not {"aten::gelu", "aten::gelu_backward"} & set(operations.counts)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_kept_for_the_next_arrays():
+    kernels.keep_freed_memory()
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        arrays = [np.ones(2**19) for _ in range(32)]  # 128 MB, 32,768 pages
+        del arrays
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 1000

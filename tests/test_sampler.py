@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from small import ragged_envs, string_envs, tiny_lm
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.pytorch_utils import Conv1D
 
 import agents.rollout
 from agents import kernels
@@ -103,6 +105,7 @@ def test_no_more_arrays_of_rows_by_vocabulary_than_needed():
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_kernels_compute_what_the_layers_compute_and_leave_them_as_they_were(architecture, monkeypatch):
     monkeypatch.setattr(kernels, "_MIN_PRODUCTS", 0)
+    monkeypatch.setattr(kernels, "_MIN_GELUS", 0)
     envs = ragged_envs(1)
     policy = tiny_lm(envs, architecture, hidden_size=32, init_std=0.3)
     model, fast = policy.model, Kernels(policy.model)
@@ -128,8 +131,10 @@ def test_kernels_compute_what_the_layers_compute_and_leave_them_as_they_were(arc
         with fast(), Count():
             found = run()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert counts["mkldnn._linear_pointwise.default"] == 6 * len([x for x in fast.layers if x is not model.lm_head])
+    products = [x for x in fast.layers if isinstance(x, nn.Linear | Conv1D) and x is not model.lm_head]
+    assert counts["mkldnn._linear_pointwise.default"] == 6 * len(products)
     assert counts["aten.baddbmm.default"] == counts["aten.bmm.default"] == 6 * 2
+    assert not counts["aten.gelu.default"]
     assert not counts["aten._scaled_dot_product_flash_attention_for_cpu.default"]
     assert before == [dict(vars(module)) for module in model.modules()]
     assert model.config._attn_implementation == "sdpa"
