@@ -41,7 +41,7 @@ from agents.cli_arguments import (
     not_negative,
     print_json,
 )
-from agents.cli_results import evaluate, report, score
+from agents.cli_results import benchmark, evaluate, report, score
 
 _CHANGES_RETURNS = {"reward", "vocab", "max_prompt_tokens", "max_new_tokens", "stop"}
 
@@ -271,6 +271,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "score": score,
+    "benchmark": benchmark,
     "report": report,
 }
 

@@ -64,6 +64,20 @@ def not_negative(flag: str, value: int) -> None:
         raise UsageError(f"{flag} must not be negative, got {value}")
 
 
+def seed_list(text: str) -> list[int]:
+    """Read --seeds: "3" is 0, 1, 2; "2-4" is 2, 3, 4; "0,5" is 0 and 5; anything else is a UsageError."""
+    seeds: list[int] = []
+    for part in [f"0-{int(text) - 1}"] if text.isdecimal() and len(text) < 6 else text.split(","):
+        first, _, last = part.strip().partition("-")
+        last = last or first
+        if not (first.isdecimal() and last.isdecimal()) or max(len(first), len(last)) > 10 or int(last) < int(first):
+            raise UsageError(
+                f'--seeds must be a number of seeds or seeds, got {text!r}; for example "10", "0-4" or "0,7"'
+            )
+        seeds += range(int(first), min(int(last), int(first) + 10_000) + 1)
+    return seeds
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON; a number that does not exist is an error."""
     print(json.dumps(value, indent=2, allow_nan=False))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
+import textenvs
 from agents.cli_arguments import (
     EnvId,
     EnvKwargs,
@@ -17,6 +19,7 @@ from agents.cli_arguments import (
     not_negative,
     print_json,
     print_json_line,
+    seed_list,
 )
 
 
@@ -106,3 +109,76 @@ def report(
     else:
         out.write_text(text, encoding="utf-8")
         print(out)
+
+
+def benchmark(
+    suite: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    agents: str,
+    seeds: str = "10",
+    jobs: int = 1,
+    out: Path | None = None,
+    episodes: int | None = None,
+    seconds: float | None = None,
+    against: str | None = None,
+    retry_failed: bool = False,
+    allow_pickle: bool = False,
+    json: bool = False,
+    markdown: bool = False,
+) -> None:
+    """Benchmark agents: train each on each environment with each seed, and compare what they are worth.
+
+    A benchmark that was stopped goes on where it was: what is done is never run again. docs/benchmark.md says how to
+    read the results.
+
+    Args:
+        suite: a name (toy, text, checkers), a .json or .toml file, or ids with commas between them, each perhaps
+            followed by keyword arguments: 'textenvs/Copy-v0{"length": 4},textenvs/Sort-v0'.
+        agents: with commas between them: reinforce, a2c, ppo, rloo, grpo (ours), sb3-ppo, sb3-a2c, sb3-dqn,
+            maskable-ppo, qrdqn, ... (Stable-Baselines3's and sb3-contrib's), random, oracle, the path of an SB3 zip, or
+            module:function, a function of one observation that returns an action.
+        seeds: how many, from 0 on; or such as 0-4 or 0,3,7.
+        jobs: how many to run at once, each in a process of its own on one thread.
+        out: directory of the results; runs/benchmark-SUITE by default.
+        episodes: most training episodes of a job; the suite's by default.
+        seconds: most CPU seconds of training of a job; the suite's by default.
+        against: the agent that the others are compared with; the one with the best scores by default.
+        retry_failed: run again what failed.
+        allow_pickle: read SB3 zips, which runs whatever code their maker put there.
+        json: print JSON instead of tables.
+        markdown: print the table in Markdown.
+    """
+    from agents.benchmark import run_benchmark, with_budget
+    from agents.benchmark_picture import draw
+    from agents.benchmark_tables import markdown as as_markdown
+    from agents.benchmark_tables import summarise, tables
+    from agents.suites import load_suite
+
+    at_least_one("--jobs", jobs)
+    asked = with_budget(load_suite(suite), num_episodes=episodes, seconds=seconds)
+    folder = Path("runs") / f"benchmark-{asked.name}" if out is None else out
+    names = [name.strip() for name in agents.split(",") if name.strip()]
+    rows, curves = run_benchmark(
+        asked,
+        names,
+        seed_list(seeds),
+        folder,
+        num_workers=jobs,
+        retry_failed=retry_failed,
+        zips_trusted=allow_pickle,
+    )
+    summary = summarise(rows, against)
+    draw(summary, rows, curves, folder / "benchmark.png")
+    if json:
+        print_json(summary)
+    elif markdown:
+        print(as_markdown(summary), end="")
+    else:
+        for part in tables(summary):
+            Console(highlight=False).print(part)
+        print(f"{folder}: results.csv, curves.csv, benchmark.png, jobs/")
+    for row in rows.values():
+        if row["status"] == "failed":
+            said = f"{row['agent']} on {row['env_id']}, seed {row['seed']}, failed: {row['error']}"
+            print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
