@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "docs" / "interop.csv", ROOT / "README.md"
 BEGIN, END = "<!-- made by benchmarks/interop.py from docs/interop.csv -->", "<!-- end of what interop.py made -->"
 WANTED = 0.9
-#: venv -> what pip installs into it, one call each: torch first, as a range that admits a newer one takes a CUDA build.
-VENVS: dict[str, Sequence[Sequence[str]]] = {}
-#: example -> its venv; "" is the one that runs this script, with the pins of constraints.txt.
+#: example -> its venv, of examples/requirements-VENV.txt; "" is the one that runs this script, of constraints.txt.
 EXAMPLES = {
+    "rllib_ppo": "rllib",
+    "rllib_masked_ppo": "rllib",
     "sb3_ppo": "",
 }
 COLUMNS = (
@@ -85,6 +85,7 @@ def run(name: str, *, seed: int = 0, smoke: bool = False) -> dict[str, Any]:
     """
     command = [str(python(EXAMPLES[name])), str(ROOT / "examples" / f"{name}.py"), "--seed", str(seed)]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    settings |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # nothing is sent, no token is left
     started = time.perf_counter()
     made = subprocess.run(
         [*command, *(["--smoke"] if smoke else [])], env=os.environ | settings, capture_output=True, text=True
@@ -126,13 +127,15 @@ def python(venv: str) -> Path:
 
     folder = cache_directory() / f"interop-{venv}"
     interpreter, whole = folder / "bin" / "python", folder / "whole"
-    wanted = json.dumps(VENVS[venv])
+    requirements = ROOT / "examples" / f"requirements-{venv}.txt"
+    wanted = requirements.read_text(encoding="utf-8")
     if not whole.is_file() or whole.read_text(encoding="utf-8") != wanted:
         print(f"(making {folder})", end=" ", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        for packages in VENVS[venv]:
-            subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", *packages], check=True)
+        subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True)
         whole.write_text(wanted, encoding="utf-8")
+        size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+        print(f"({size / 1e6:,.0f} MB)", end=" ", flush=True)
     return interpreter
 
 
