@@ -178,6 +178,15 @@ def nav_rewards() -> str:
     return "\n".join(f"      - {name}: rewards/{name}.md" for name in reward_pages.classes())
 
 
+def nav_plug_in() -> str:
+    """The guides for other libraries in mkdocs.yml, by their titles."""
+    guides = [path for path in sorted(DOCS.glob("plug_in/*.md")) if path.stem != "index"]
+    titles = [re.findall(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[0] for path in guides]
+    return "\n".join(
+        f"      - {title}: plug_in/{path.name}" for title, path in sorted(zip(titles, guides, strict=True))
+    )
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "coefficients": coefficients,
     "metrics": metrics,
@@ -186,6 +195,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "reward_links": lambda: "\n" + reward_pages.links() + "\n",
     "nav_envs": nav_envs,
     "nav_rewards": nav_rewards,
+    "nav_plug_in": nav_plug_in,
 }
 
 
