@@ -10,10 +10,12 @@ response of 32, uniform without the end token, so that all have equal lengths an
 cases of 64 and 128 tokens compare ours with itself at 32: decisions a second, as many decisions a minibatch.
 
 Row "update against the limit". FLOPs are 6 for each weight of a linear map and row that passes it (2 forward, 4
-backward): 6N a token, N being the weights multiplied per token, with the head for the rows that choose a token only and
-without the embedding table. Attention's 12 L d S a token, normalization, activation, optimizer and the check of sanity
-take time and count nothing. The limit is bare products, forward and both backward ones, of the very shapes of one
-minibatch, as a hook saw them in the update: each by MKL (`torch.mm`) or oneDNN, whichever is quicker for it.
+backward): 6N a token, N being the weights multiplied per token (Kaplan et al. 2020, arXiv:2001.08361), with the head
+for the rows that choose a token only and without the embedding table. Attention's 12 L d S a token, which PaLM's count
+adds (arXiv:2204.02311, appendix B; printed beside), normalization, activation, optimizer and the check of sanity take
+time and count nothing; nor is there padding. The limit is bare products, forward and both backward ones, of the very
+shapes of one minibatch, as a hook saw them in the update: each by MKL (`torch.mm`) or oneDNN, whichever is quicker for
+it, and each again and again on the same operands, which stay in the processor's cache as those of an update cannot.
 """
 
 from __future__ import annotations
