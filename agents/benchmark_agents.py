@@ -131,7 +131,11 @@ def _sb3_agent(name: str, settings: Mapping[str, Any]) -> Agent:
     library = module.replace("_", "-")
     if importlib.util.find_spec(module) is None:
         raise ImportError(f'agent {name!r} needs {library}; pip install "textenvs[sb3]"')
-    return Agent(name, "sb3", library, {**asdict(baseline), "overrides": dict(settings)})
+    # What is at its default says nothing: a new field must not make old results stale.
+    given = {field.name: getattr(baseline, field.name) for field in fields(baseline)}
+    defaults = {field.name: field.default for field in fields(baseline)}
+    given = {name: value for name, value in given.items() if value != defaults[name]}
+    return Agent(name, "sb3", library, {**given, "overrides": dict(settings)})
 
 
 def _zip_settings(path: Path, trusted: bool) -> dict[str, Any]:
@@ -168,7 +172,7 @@ def _function(name: str) -> Callable[[Any], Any]:
 
 def observation_kwargs(agent: Agent, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The env's keyword arguments with the observations that the agent reads."""
-    own = {"observation": agent.settings["observation"]} if agent.kind == "sb3" else {}
+    own = {"observation": agent.settings.get("observation", "tokens")} if agent.kind == "sb3" else {}
     return {**own, **env_kwargs}
 
 
