@@ -71,9 +71,7 @@ def seed_list(text: str) -> list[int]:
         first, _, last = part.strip().partition("-")
         last = last or first
         if not (first.isdecimal() and last.isdecimal()) or max(len(first), len(last)) > 10 or int(last) < int(first):
-            raise UsageError(
-                f'--seeds must be a number of seeds or seeds, got {text!r}; for example "10", "0-4" or "0,7"'
-            )
+            raise UsageError(f'--seeds must be how many or which, got {text!r}; for example "10", "0-4" or "0,7"')
         seeds += range(int(first), min(int(last), int(first) + 10_000) + 1)
     return seeds
 
