@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +44,7 @@ class Baseline:
         num_envs: envs stepped side by side.
         settings: the class's keyword arguments, in RL Zoo's notation: "lin_0.2" falls from 0.2 to 0.
         observation: what text envs show: "tokens", with a `TokenEmbeddingExtractor`, or "onehot".
+        policy: the class's name for its policy.
         normalize: observations and rewards by their running mean and deviation, as RL Zoo's `normalize`.
         num_timesteps: env steps of the whole training, over which schedules run; None: what the episodes need at most.
         exploration_steps: env steps over which a Q-learner goes from random to greedy; SB3 takes a fraction instead.
@@ -52,6 +54,7 @@ class Baseline:
     num_envs: int
     settings: Mapping[str, Any]
     observation: str = "tokens"
+    policy: str = "MlpPolicy"
     normalize: bool = False
     num_timesteps: int | None = None
     exploration_steps: int | None = None
@@ -63,6 +66,9 @@ PATHS = {
     "a2c": "stable_baselines3:A2C",
     "dqn": "stable_baselines3:DQN",
     "qrdqn": "sb3_contrib:QRDQN",
+    "recurrent_ppo": "sb3_contrib:RecurrentPPO",
+    "trpo": "sb3_contrib:TRPO",
+    "ars": "sb3_contrib:ARS",
 }
 
 # A text env's return is not discounted. Tuned on copy and sort (length 4, 8 symbols, dense), seed 100, one setting at a
@@ -91,6 +97,18 @@ _TEXT_DQN = _TEXT | {
 _TEXT_QRDQN = _TEXT_DQN | {
     "policy_kwargs": {"net_arch": [128, 128], "n_quantiles": 25},  # 200, the default, are slow
 }
+_TEXT_TRPO = _TEXT | {
+    "n_steps": 16,  # as PPO
+    "batch_size": 128,  # of the critic alone: the policy takes one step an update
+    "target_kl": 0.03,
+    "policy_kwargs": {"net_arch": [128, 128], "features_extractor_kwargs": {"twice_differentiable": True}},
+}
+_TEXT_ARS = {
+    "policy_kwargs": {"net_arch": []},  # linear, as published; a hidden layer of 32 learns half as much in 10,000
+    "n_eval_episodes": 16,  # a greedy policy on one prompt tells little of it
+    "delta_std": 0.2,
+    "learning_rate": 0.2,
+}
 
 #: Agents for text envs. The Q-learners explore for 2,000 steps: with dense rewards, 10,000 only delay them.
 BASELINES = {
@@ -99,6 +117,9 @@ BASELINES = {
     "a2c": Baseline(PATHS["a2c"], 8, _TEXT_A2C),  # small batches: it takes one step a batch
     "dqn": Baseline(PATHS["dqn"], 32, _TEXT_DQN, exploration_steps=2_000),
     "qrdqn": Baseline(PATHS["qrdqn"], 32, _TEXT_QRDQN, exploration_steps=2_000),
+    "recurrent_ppo": Baseline(PATHS["recurrent_ppo"], 32, _TEXT_PPO, policy="MlpLstmPolicy"),
+    "trpo": Baseline(PATHS["trpo"], 32, _TEXT_TRPO),
+    "ars": Baseline(PATHS["ars"], 8, _TEXT_ARS, observation="onehot"),
 }
 
 _ZOO_PPO = {
@@ -201,24 +222,6 @@ def train_sb3(
     settings = {**baseline.settings, **(overrides or {})}
     settings = {key: _schedule(value) for key, value in settings.items()}
     exploration_steps = settings.pop("exploration_steps", baseline.exploration_steps)
-    if env_id in CONTROL:
-        envs = _control_envs(baseline, env_id, dict(env_kwargs or {}), settings.get("gamma", 0.99))
-    else:
-        envs = _text_envs(baseline, env_id, dict(env_kwargs or {}))
-        if envs.observation_space.dtype == np.int64:
-            from agents.sb3 import TokenEmbeddingExtractor
-
-            extractor = {"features_extractor_class": TokenEmbeddingExtractor}
-            settings["policy_kwargs"] = extractor | settings.get("policy_kwargs", {})
-    num_timesteps = baseline.num_timesteps
-    if num_timesteps is None:
-        # Every row may still have an episode under way when the last one counts.
-        longest = envs.get_attr("metadata")[0]["textgen"]["max_new_tokens"]
-        num_timesteps = max((num_episodes + baseline.num_envs) * longest, exploration_steps or 0)
-    if exploration_steps is not None:
-        settings["exploration_fraction"] = exploration_steps / num_timesteps
-    from agents.sb3 import EpisodeCallback
-
     result = BaselineResult([], [])
 
     def note(episode_return: float) -> bool:
@@ -229,8 +232,27 @@ def train_sb3(
         goes_on = on_episode is None or on_episode(episode_return)
         return len(result.returns) < num_episodes and not reached and goes_on
 
-    agent = agent_class("MlpPolicy", envs, device="cpu", seed=seed, **settings)
-    agent.learn(num_timesteps, callback=EpisodeCallback(note))
+    if env_id in CONTROL:
+        envs = _control_envs(baseline, env_id, dict(env_kwargs or {}), note, settings.get("gamma", 0.99))
+    else:
+        envs = _text_envs(baseline, env_id, dict(env_kwargs or {}), note)
+    from agents.sb3 import TokenEmbeddingExtractor, TrainingEnded
+
+    if envs.observation_space.dtype == np.int64:
+        extractor = {"features_extractor_class": TokenEmbeddingExtractor}
+        settings["policy_kwargs"] = extractor | settings.get("policy_kwargs", {})
+    num_timesteps = baseline.num_timesteps
+    if num_timesteps is None:
+        # Every row may still have an episode under way when the last one counts.
+        longest = envs.get_attr("metadata")[0]["textgen"]["max_new_tokens"]
+        num_timesteps = max((num_episodes + baseline.num_envs) * longest, exploration_steps or 0)
+        if name == "ars":
+            num_timesteps *= baseline.num_envs  # it counts every step once a row
+    if exploration_steps is not None:
+        settings["exploration_fraction"] = exploration_steps / num_timesteps
+    agent = agent_class(baseline.policy, envs, device="cpu", seed=seed, **settings)
+    with suppress(TrainingEnded):
+        agent.learn(num_timesteps)
     envs.close()
     return replace(result, agent=agent)
 
@@ -262,11 +284,9 @@ def _schedule(value: Any) -> Any:
     return lambda progress_remaining: start * progress_remaining
 
 
-def _text_envs(baseline: Baseline, env_id: str, env_kwargs: dict[str, Any]) -> Any:
+def _text_envs(baseline: Baseline, env_id: str, env_kwargs: dict[str, Any], on_episode: Callable[[float], bool]) -> Any:
     """The native batch env of a text env, monitored."""
-    from stable_baselines3.common.vec_env import VecMonitor
-
-    from agents.sb3 import SB3VecEnv
+    from agents.sb3 import EpisodeMonitor, SB3VecEnv
 
     env_kwargs = {"observation": baseline.observation} | env_kwargs
     try:
@@ -274,12 +294,16 @@ def _text_envs(baseline: Baseline, env_id: str, env_kwargs: dict[str, Any]) -> A
     except TypeError as error:
         known = ", ".join(CONTROL)
         raise ValueError(f"env_id must be a text env or one of {known}, got {env_id!r} ({error})") from error
-    return VecMonitor(SB3VecEnv(envs))
+    return EpisodeMonitor(SB3VecEnv(envs), on_episode)
 
 
-def _control_envs(baseline: Baseline, env_id: str, env_kwargs: dict[str, Any], gamma: float) -> Any:
+def _control_envs(
+    baseline: Baseline, env_id: str, env_kwargs: dict[str, Any], on_episode: Callable[[float], bool], gamma: float
+) -> Any:
     """SB3's own batch of an ordinary env, monitored before anything is normalised."""
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-    envs = VecMonitor(DummyVecEnv([lambda: gym.make(env_id, **env_kwargs)] * baseline.num_envs))
+    from agents.sb3 import EpisodeMonitor
+
+    envs = EpisodeMonitor(DummyVecEnv([lambda: gym.make(env_id, **env_kwargs)] * baseline.num_envs), on_episode)
     return VecNormalize(envs, gamma=gamma) if baseline.normalize else envs

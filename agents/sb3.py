@@ -1,4 +1,4 @@
-"""What Stable-Baselines3 needs to learn from text envs: a `VecEnv`, features from token ids, a callback for episodes.
+"""What Stable-Baselines3 needs to learn from text envs: a `VecEnv`, features from token ids, a watch on episodes.
 
 Needs stable-baselines3; `agents.baselines` imports this module where it is used.
 """
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 try:
-    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-    from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 except ImportError as error:
     raise ImportError('the baselines need stable-baselines3; pip install "textenvs[sb3]"') from error
 
@@ -171,6 +170,7 @@ class TokenEmbeddingExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
         observation_space: the default token observation, `Box(0, V, (L,), int64)`.
         embedding_dim: width of an embedding, a multiple of num_heads.
         num_heads: attention heads.
+        twice_differentiable: attend without PyTorch's fused kernel, through which TRPO's Fisher products do not pass.
 
     Raises:
         ValueError: not a row of token ids, or an embedding that the heads cannot share.
@@ -178,7 +178,13 @@ class TokenEmbeddingExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
     Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], embedding_dim: int = 32, num_heads: int = 4) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        embedding_dim: int = 32,
+        num_heads: int = 4,
+        twice_differentiable: bool = False,
+    ) -> None:
         space = observation_space
         if not (isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.integer)):
             raise ValueError(
@@ -187,6 +193,7 @@ class TokenEmbeddingExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
         if embedding_dim % num_heads:
             raise ValueError(f"embedding_dim must be a multiple of num_heads={num_heads}, got {embedding_dim}")
         super().__init__(space, 2 * embedding_dim)
+        self.twice_differentiable = twice_differentiable
         length, self.empty = space.shape[0], int(space.high.max())
         self.tokens = nn.Embedding(self.empty + 1, embedding_dim)
         self.slots = nn.Embedding(length, embedding_dim)
@@ -200,17 +207,36 @@ class TokenEmbeddingExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
         last = torch.where(ids == self.empty, 0, places).amax(1)  # (B,)
         slots = self.tokens(ids) + self.slots(places)  # (B, L, D)
         query = self.queries(last)  # (B, D)
-        found, _ = self.attention(query[:, None], slots, slots, need_weights=False)  # (B, 1, D)
+        # Asked for its weights as well, the module attends by plain products.
+        found, _ = self.attention(query[:, None], slots, slots, need_weights=self.twice_differentiable)  # (B, 1, D)
         return torch.cat([found[:, 0], query], dim=1)
 
 
-class EpisodeCallback(BaseCallback):  # type: ignore[misc]
-    """Hands the return of every finished episode to a function, which stops the training by saying False."""
+class TrainingEnded(Exception):
+    """Whoever watches the episodes wants no more of them."""
 
-    def __init__(self, on_episode: Callable[[float], bool]) -> None:
-        super().__init__()
+
+class EpisodeMonitor(VecMonitor):  # type: ignore[misc]
+    """Hands the return of every episode that ends to a function, which ends the training by saying False.
+
+    An env sees every episode of every agent; a callback of SB3 does not see those that ARS plays, nor can it stop it.
+
+    Args:
+        envs: the VecEnv to watch.
+        on_episode: called with the undiscounted return of each episode, in the order of rows.
+
+    Raises:
+        TrainingEnded: from the step with the episode that was the last.
+    """
+
+    def __init__(self, envs: VecEnv, on_episode: Callable[[float], bool]) -> None:
+        super().__init__(envs)
         self.on_episode = on_episode
 
-    def _on_step(self) -> bool:
-        episodes = [info["episode"] for info in self.locals["infos"] if "episode" in info]
-        return all(self.on_episode(float(episode["r"])) for episode in episodes)
+    def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Step every row, as `SB3VecEnv.step_wait` does."""
+        observations, rewards, dones, infos = super().step_wait()
+        for info in infos:
+            if "episode" in info and not self.on_episode(float(info["episode"]["r"])):
+                raise TrainingEnded
+        return observations, rewards, dones, infos

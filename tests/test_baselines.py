@@ -172,8 +172,10 @@ def test_episodes_to_a_target_are_read_from_the_running_mean() -> None:
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_agent_learns_a_little_of_a_small_copy(name: str) -> None:
     """It runs through updates on the native batch env, improves on random, and stops on time."""
-    result = train_sb3(name, "textenvs/Copy-v0", COPY, num_episodes=600, seed=0)
-    assert len(result.returns) == 600
+    # TRPO takes one step an update, and ARS 256 episodes for a step.
+    num_episodes = {"trpo": 1200, "ars": 4000}.get(name, 600)
+    result = train_sb3(name, "textenvs/Copy-v0", COPY, num_episodes=num_episodes, seed=0)
+    assert len(result.returns) == num_episodes
     assert result.seconds == sorted(result.seconds)
     assert np.mean(result.returns[-150:]) > np.mean(result.returns[:150]) + 0.1
 
@@ -193,6 +195,43 @@ def test_a_longer_training_begins_as_a_shorter_one() -> None:
     short, long = (train_sb3("dqn", "textenvs/Copy-v0", COPY, num_episodes=n, seed=2, **stop) for n in (300, 5000))
     assert len(short.returns) == 250
     assert long.returns == short.returns
+
+
+def test_the_extractor_can_be_differentiated_twice() -> None:
+    """As TRPO's Fisher products need; and says the same as the fused kernel does."""
+    space = gym.make("textenvs/Copy-v0", **COPY).observation_space
+    ids = torch.as_tensor(np.stack([space.sample() for _ in range(5)])).float()
+    torch.manual_seed(0)
+    fused = TokenEmbeddingExtractor(space)
+    plain = TokenEmbeddingExtractor(space, twice_differentiable=True)
+    plain.load_state_dict(fused.state_dict())
+    torch.testing.assert_close(plain(ids), fused(ids))
+    weight = plain.attention.in_proj_weight
+    (slope,) = torch.autograd.grad((plain(ids) ** 2).sum(), weight, create_graph=True)
+    (curvature,) = torch.autograd.grad((slope**2).sum(), weight)
+    assert torch.isfinite(curvature).all()
+    assert (curvature != 0).any()
+
+
+@pytest.mark.parametrize("name", ["ppo", "ars"])
+def test_whoever_watches_sees_every_episode_and_ends_the_training(name: str) -> None:
+    """ARS plays its episodes outside of SB3's callbacks and heeds none of them."""
+    seen: list[float] = []
+    result = train_sb3(
+        name,
+        "textenvs/Copy-v0",
+        COPY,
+        num_episodes=500,
+        seed=0,
+        on_episode=lambda value: seen.append(value) is None and len(seen) < 37,
+    )
+    assert len(seen) == 37
+    assert seen == result.returns
+
+
+def test_ars_gets_all_the_episodes_asked_for() -> None:
+    """Though its clock of steps runs faster than the env's."""
+    assert len(train_sb3("ars", "textenvs/Copy-v0", COPY, num_episodes=900, seed=0).returns) == 900
 
 
 def test_schedules_fall_to_zero() -> None:
@@ -230,7 +269,9 @@ def test_ordinary_envs_run_with_their_own_settings(env_id: str) -> None:
 
 
 def test_unknown_names_say_what_is_known() -> None:
-    with pytest.raises(ValueError, match="name must be one of ppo, maskable_ppo, a2c, dqn, qrdqn, got 'sac'"):
+    with pytest.raises(
+        ValueError, match="name must be one of ppo, maskable_ppo, a2c, dqn, qrdqn, recurrent_ppo, trpo, ars, got 'sac'"
+    ):
         train_sb3("sac", "textenvs/Copy-v0", num_episodes=1, seed=0)
     with pytest.raises(ValueError, match="name must be one of ppo, a2c, dqn, qrdqn on CartPole-v1, got 'maskable_ppo'"):
         train_sb3("maskable_ppo", "CartPole-v1", num_episodes=1, seed=0)
