@@ -131,10 +131,11 @@ def collect(
             elif episode[row] >= 0:
                 number = first_episode + int(episode[row])
                 seeds[row], rngs[row] = group_seed(seed, number // group_size), episode_rng(seed, number)
-        if observations is None:
-            return np.asarray(envs.reset(seed=seeds)[0])  # type: ignore[arg-type]
+        if observations is not None and (episode < 0).all():
+            return observations  # of which nobody asks more
         # No vector env steps an ended row, so rows left without an episode are reset as well; nobody acts for them.
-        return np.asarray(envs.reset(seed=seeds, options={"reset_mask": idle})[0])  # type: ignore[arg-type]
+        options = None if observations is None else {"reset_mask": idle}
+        return np.asarray(envs.reset(seed=seeds, options=options)[0])  # type: ignore[arg-type]
 
     def act(observations: NDArray[Any], rows: NDArray[np.int64]) -> tuple[Decisions, NDArray[np.bool_] | None]:
         legal = envs.unwrapped.action_masks()[rows] if textgen.get("has_masks") else None  # type: ignore[attr-defined]
@@ -160,14 +161,13 @@ def collect(
         num_decisions[rows] += 1
         if "positions" in column:
             _move_on(slots, rows, observations, first, pad_id)
-        idle = terminated | truncated
-        if not idle.any():
+        if not (idle := terminated | truncated).any():
             continue
         done = rows[idle[rows]]
         cut = done[truncated[done] & ~terminated[done]]
         bootstrap = dict(zip(cut, act(observations, cut)[0].values, strict=True)) if cut.size else {}
-        for row in done:
-            ends = {"terminated": terminated[row], "truncated": truncated[row], "infos": info_row(infos, int(row))}
+        for row, info in zip(done.tolist(), info_rows(infos, done), strict=True):
+            ends = {"terminated": terminated[row], "truncated": truncated[row], "infos": info}
             ends |= {"observations": observations[row].copy(), "bootstrap_values": bootstrap.get(row, 0.0)}
             final[int(episode[row])] = ends
         observations = start(idle, observations)
@@ -194,13 +194,18 @@ def _move_on(
     slots[more] = first + (observations[more, first:] != pad_id).sum(1)
 
 
-def info_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
-    """Return one row's info from a vector env's dict of arrays, whose "_key" masks say which rows have the key."""
-    return {
-        key: info_row(value, row) if isinstance(value, dict) else value[row]
-        for key, value in infos.items()
-        if not key.startswith("_") and (f"_{key}" not in infos or infos[f"_{key}"][row])
-    }
+def info_rows(infos: dict[str, Any], rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return some rows' infos from a vector env's dict of arrays, whose "_key" masks say which rows have the key."""
+    found: list[dict[str, Any]] = [{} for _ in rows]
+    plain = dict(infos)  # one look at infos that are written when somebody looks
+    for key in (key for key in plain if not key.startswith("_")):
+        value = plain[key]
+        values = info_rows(value, rows) if isinstance(value, dict) else [value[row] for row in rows.tolist()]
+        has = plain[f"_{key}"][rows] if f"_{key}" in plain else np.ones(len(rows), bool)
+        for info, its, present in zip(found, values, has.tolist(), strict=True):
+            if present:
+                info[key] = its
+    return found
 
 
 def _assemble(
