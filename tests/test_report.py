@@ -250,7 +250,7 @@ def test_markdown_lets_nothing_out_of_its_spans(tmp_path: Path) -> None:
     evaluation = {
         "split": "heldout",
         "judge_name": PAYLOADS[1],
-        "start": dict.fromkeys(PAYLOADS, 0.5),
+        "start": {"judge": 0.5},
         "warnings": PAYLOADS,
     }
     run_dir = write_run(tmp_path / "run", config=config, samples=samples, evaluation=evaluation)

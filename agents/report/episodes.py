@@ -10,7 +10,8 @@ from typing import Any
 
 from agents.report.runs import RunRecord, as_number, as_text
 
-_BLOCKS = (("sampled", "after, sampled"), ("greedy", "after, greedy"), ("start", "before"))
+_BLOCKS = (("start", "before"), ("sampled", "after, sampled"), ("greedy", "after, greedy"))
+_NO_NUMBER = (None, None)
 
 
 def episodes(run: RunRecord, k: int) -> list[dict[str, Any]]:
@@ -53,29 +54,36 @@ def evaluation(run: RunRecord) -> dict[str, Any]:
 
     Returns:
         The run's label; env, split, judge and warnings; "columns" and "rows": a row a number, and in it a pair of mean
-        and standard error a policy; "gains": [name, mean, standard error]; "pairs" of episodes on the same problem.
+        and standard error a policy; "main": of the reward and the judge these pairs, and their gain over the start;
+        "pairs" of episodes on the same problem.
     """
     found = _mapping(run.evaluation)
     tables = {"sampled": found, "greedy": _mapping(found.get("greedy")), "start": _mapping(found.get("start"))}
-    rows = []
+    rows: list[tuple[str, list[Any]]] = []
     for name in tables["start"]:
         if name != "stderr" and not name.endswith("_stderr"):
             error = "stderr" if name == "mean_return" else f"{name}_stderr"
             cells = [[as_number(tables[key].get(name)), as_number(tables[key].get(error))] for key, _ in _BLOCKS]
-            rows.append([name, cells])
-    gains = _mapping(found.get("gain"))
+            rows.append((name, cells))
+    gains, by_name = _mapping(found.get("gain")), dict(rows)
+    judge = as_text(found.get("judge_name"))
+    main = [
+        {
+            "by": by,
+            "cells": by_name.get(name, [_NO_NUMBER] * len(_BLOCKS)),
+            "gain": [as_number(gains.get(name)), as_number(gains.get(f"{name}_stderr"))],
+        }
+        for name, by in (("mean_return", "the reward"), ("judge", f"judge: {judge}"))
+        if name in by_name
+    ]
     return {
         "run": run.label,
         "env": as_text(_mapping(found.get("env")).get("id")),
         "split": as_text(found.get("split")),
-        "judge": as_text(found.get("judge_name")),
+        "judge": judge,
         "columns": [title for _, title in _BLOCKS],
         "rows": rows,
-        "gains": [
-            [name, as_number(value), as_number(gains.get(f"{name}_stderr"))]
-            for name, value in gains.items()
-            if not name.endswith("_stderr")
-        ],
+        "main": main,
         "warnings": [str(warning) for warning in _list(found.get("warnings"))],
         "pairs": [_pair(_mapping(pair)) for pair in _list(found.get("pairs"))],
     }

@@ -55,11 +55,19 @@ def _run(data: Mapping[str, Any]) -> list[str]:
             for check in data["checks"]
         ]
         lines += table(["self-check", *map(span, data["seeds"]), "bound", ""], rows)
+    rows = [
+        [
+            span(evaluation["run"]),
+            span(row["by"]),
+            *map(_plus_minus, [*row["cells"], row["gain"]]),
+            span(evaluation["split"]),
+        ]
+        for evaluation in data["evaluations"]
+        for row in evaluation["main"]
+    ]
+    if rows:
+        lines += table(["run", "scored by", *data["evaluations"][0]["columns"], "gain", "problems"], rows)
     for evaluation in data["evaluations"]:
-        judge = f"; judge {span(evaluation['judge'])}" if evaluation["judge"] else ""
-        lines += [f"Evaluation of {span(evaluation['run'])}, {span(evaluation['split'])} problems{judge}:", ""]
-        rows = [[span(name), *(_plus_minus(*cell) for cell in cells)] for name, cells in evaluation["rows"]]
-        lines += table(["metric", *evaluation["columns"]], rows)
         lines += [f"- **Warning:** {span(warning)}" for warning in evaluation["warnings"]]
     episodes = data["episodes"]
     updates = sorted({episode["update"] for episode in episodes if episode["update"] is not None})
@@ -72,7 +80,8 @@ def _run(data: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _plus_minus(value: float | None, error: float | None) -> str:
+def _plus_minus(cell: Sequence[float | None]) -> str:
+    value, error = cell
     return number(value) if error is None else f"{number(value)} ± {number(error)}"
 
 

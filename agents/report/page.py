@@ -85,7 +85,9 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace("-", "−")
-    text = f"{value:,.{digits}f}" if 10**-digits <= abs(value) < 1e6 else f"{value:.2g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "−") if abs(value) < 1e9 else f"{value:.2g}"
+    text = f"{value:.{digits}f}" if abs(value) >= 10**-digits else f"{value:.2g}"
     return text.replace("-", "−")
 
 
