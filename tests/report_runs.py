@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from agents.benchmark_results import COLUMNS as COLUMNS_OF_RESULTS
+from agents.benchmark_results import key_of, write_tables
 
 COLUMNS = ("log_prob", "value", "advantage", "kl")
 # Without these flags Chromium asks the network for updates, which has nothing to do with the page.
@@ -78,6 +82,52 @@ def write_run(
     if finished:
         (run_dir / "final").mkdir()
     return run_dir
+
+
+def benchmark_row(agent: str, env_id: str, seed: int, score: float, **more: Any) -> dict[str, Any]:
+    """A finished job; it reached the threshold when its score is above 0.9."""
+    reached = score > 0.9
+    row = {
+        **dict.fromkeys(COLUMNS_OF_RESULTS),
+        "suite": "toy",
+        "agent": agent,
+        "library": "textenvs",
+        "env_id": env_id,
+        "env_kwargs": {},
+        "seed": seed,
+        "status": "ok",
+        "budget_episodes": 4000,
+        "budget_seconds": 45.0,
+        "episodes": 4000,
+        "seconds": 40.0,
+        "final_return": 0.1 + 0.9 * score,
+        "final_return_greedy": score,
+        "random_return": 0.1,
+        "optimal_return": 1.0,
+        "score": score,
+        "threshold": 0.95,
+        "threads": 1,
+        "commit": "abc",
+        "versions": {"torch": "2.13"},
+        "date": f"2026-11-22 10:{seed:02}",
+        "machine": "a machine",
+        "settings_sha256": "1",
+        "episodes_to_threshold": int(4000 - 2000 * score) if reached else None,
+        "seconds_to_threshold": 40 - 20 * score if reached else None,
+    }
+    return row | more
+
+
+def write_benchmark(out: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write a benchmark's directory in its committed form; each job's curve rises to its score."""
+    out.mkdir(parents=True)
+    by_key = {key_of(row): row for row in rows}
+    curves = {
+        key: [(400 * k, 4.0 * k, 0.1 + 0.9 * (row["score"] or 0) * (1 - math.exp(-k / 3))) for k in range(1, 11)]
+        for key, row in by_key.items()
+    }
+    write_tables(out, by_key, curves)
+    return out
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from hostile_texts import PAYLOADS
-from report_runs import chromium, episode, metrics, write_run
+from report_runs import benchmark_row, chromium, episode, metrics, write_benchmark, write_run
 
+from agents.benchmark_results import job_folder, key_of, write_job
 from agents.report.records import visible
 from agents.report.write import write_report
 
@@ -171,6 +172,49 @@ def test_metrics_with_hostile_names_are_drawn(browser: Any, tmp_path: Path) -> N
     watched = Watched(browser)
     assert watched.open(path).evaluate(CHOOSE_METRICS, SHOWN) == SHOWN
     watched.assert_quiet(path)
+
+
+def test_hostile_results_of_a_benchmark_stay_text(browser: Any, tmp_path: Path) -> None:
+    """The payloads as agent, library, environment and its settings, error, commit, machine and versions."""
+    out = tmp_path / "out"
+    for k, text in enumerate(PAYLOADS):
+        more = {"library": text, "commit": text, "machine": text, "versions": {text: text}, "suite": PAYLOADS[0]}
+        name = text.encode("utf-8", "replace").decode()  # no folder can be called after half a character
+        done = benchmark_row(name, name, 0, 0.5, env_kwargs={text: text}, **more)
+        failed = benchmark_row(name, "Other-v0", k, 0, **more)
+        failed |= {"status": "failed", "error": text, "score": None, "final_return": None}
+        for row in (done, failed):
+            write_job(job_folder(out, key_of(row)), row, [(100, 1.0, 0.2), (200, 2.0, 0.5)])
+    path = write_report([out])
+    watched = Watched(browser)
+    watched.open(path).evaluate(OPEN_ALL)
+    watched.page.wait_for_timeout(200)
+    raw = [payload.encode("utf-8", "replace").decode() for payload in PAYLOADS]
+    names = [visible(name) for name in raw]
+    sinks = {
+        "agent": ("#scores tbody th", names),
+        "library": ("#scores td:nth-child(8)", SHOWN),
+        "agent in an environment": ("#environments td:nth-child(2)", names),
+        "environment": ("#environments tbody th", names),
+        "error": ("#failures td:last-child", SHOWN),
+        "agent that failed": ("#failures tbody th", names),
+        "commit": ("#sources td:nth-child(2)", SHOWN),
+        "machine": ("#sources td:nth-child(3)", SHOWN),
+        "versions": ("#sources td:nth-child(4)", [visible(f"{payload} {payload}") for payload in PAYLOADS]),
+        "line of a profile": (".profile .legend button", names),
+        "mark": (
+            ".marks li",
+            [visible(f"{p}: no score in some environments, so its mean is over fewer") for p in raw],
+        ),
+        "choice of an environment": (".growth option", names),
+    }
+    for name, (selector, expected) in sinks.items():
+        found = watched.texts(selector)
+        missing = [text for text in expected if text not in found]
+        assert not missing, f"{name}: {missing[0][:80]!r} not among {found[:3]!r:.300}"
+    assert watched.texts("h1") == [f"Benchmark {SHOWN[0]}"]
+    watched.assert_quiet(path)
+    print(f"{len(PAYLOADS)} payloads, {len(sinks)} places: no dialog, no request")
 
 
 def test_names_of_directories_stay_text(browser: Any, tmp_path: Path) -> None:
@@ -417,3 +461,33 @@ def test_a_long_run_draws_no_more_than_a_short_one(browser: Any, tmp_path: Path)
         assert page.locator("#episodes .status").text_content() == found
     assert counts[1] <= counts[0] + 200  # the choice of an update has at most 200 lines
     assert counts[1] < 1_500
+
+
+def test_tables_are_sorted_and_filtered_by_keyboard(browser: Any, tmp_path: Path) -> None:
+    scores = {"b": 0.95, "a": 0.5, "c": 0.7}
+    rows = [benchmark_row(name, "textenvs/Copy-v0", k, scores[name] + 0.01 * k) for name in scores for k in range(3)]
+    rows += [benchmark_row(name, "textenvs/Sort-v0", k, scores[name]) for name in scores for k in range(3)]
+    rows.append(benchmark_row("random", "textenvs/Copy-v0", 0, 0.0, episodes=0, seconds=0.0))
+    path = write_report([write_benchmark(tmp_path / "out", rows)])
+    watched = Watched(browser)
+    page = watched.open(path)
+    agents = lambda: watched.texts("#scores tbody th")  # noqa: E731
+    heads = page.locator("#scores thead th")
+    assert agents() == ["b", "c", "a", "random"]
+    assert heads.nth(1).get_attribute("aria-sort") == "descending"
+    heads.nth(0).locator("button").focus()
+    page.keyboard.press("Enter")
+    assert agents() == ["a", "b", "c", "random"]
+    assert [heads.nth(k).get_attribute("aria-sort") for k in range(2)] == ["ascending", None]
+    page.keyboard.press("Space")
+    assert agents() == ["random", "c", "b", "a"]
+    for press in range(2):  # what has no median comes last either way
+        heads.nth(4).locator("button").press("Enter")
+        assert agents()[0] == "b", press
+    page.locator("#environments").get_by_label("Show rows with").fill("SORT b")
+    assert page.locator("#environments tbody tr:not([hidden])").count() == 1
+    assert page.locator("#environments .status").text_content() == "1 of 7 rows"
+    page.get_by_label("Environment", exact=True).select_option(label="textenvs/Copy-v0")
+    assert page.locator(".growth .legend").first.locator("button").count() == 3
+    assert watched.texts(".profile .legend button") == ["b", "c", "a", "random"]
+    watched.assert_quiet(path)

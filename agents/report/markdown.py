@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.report.page import interval, number
+from agents.report.page import number
 from agents.report.records import visible
 
 MAX_SPAN = 300  # characters of one text
@@ -89,13 +89,24 @@ def _benchmark(data: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             span(row["agent"]),
-            f"{number(row['iqm'])} {interval(row['iqm_low'], row['iqm_high'])}",
-            number(row["gap"]),
-            f"{row['reached']} of {row['jobs']}",
+            _with_interval(row["iqm"]),
+            _with_interval(row["gap"]),
+            f"{row['reached'][0]} of {row['reached'][1]}" if row["reached"][1] else "–",
             number(row["episodes"], 0),
             number(row["seconds"], 1),
+            span(row["sources"]),
         ]
         for row in data["agents"]
     ]
-    heads = ["agent", "IQM [95 %]", "optimality gap", "reached", "episodes to threshold", "seconds to threshold"]
-    return table(heads, rows)
+    heads = ["agent", "IQM [95 %]", "optimality gap [95 %]", "reached", "episodes to threshold", "seconds to threshold"]
+    lines = table([*heads, "from"], rows)
+    lines += [f"- **Failed:** {' '.join(map(span, failure))}" for failure in data["failures"]]
+    for source in data["sources"]:
+        told = ", ".join(span(source[name]) for name in ("commit", "machine", "versions"))
+        lines.append(f"- {span(source['letter'])}: {told}")
+    return lines
+
+
+def _with_interval(cell: Sequence[float | None]) -> str:
+    value, low, high = cell
+    return number(value) if low is None or high is None else f"{number(value)} [{number(low)}, {number(high)}]"

@@ -64,7 +64,7 @@ def render(data: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval}
+    environment.filters["number"] = number
     script = "(() => {\n" + "".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS) + "})();\n"
     style = (ASSETS / "style.css").read_text(encoding="utf-8")
     shown = visible(data)
@@ -89,8 +89,3 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:,.0f}".replace("-", "−") if abs(value) < 1e9 else f"{value:.2g}"
     text = f"{value:.{digits}f}" if abs(value) >= 10**-digits else f"{value:.2g}"
     return text.replace("-", "−")
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """Spell an interval, or nothing for none."""
-    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"

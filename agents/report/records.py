@@ -6,7 +6,6 @@ everything that they are given.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,17 +119,3 @@ def run_environment(run_dir: Path) -> dict[str, Any]:
         return _NO_ENVIRONMENT
     environment = read_object(manifests[-1]).get("environment")
     return environment if isinstance(environment, dict) else _NO_ENVIRONMENT
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file with a header.
-
-    Raises:
-        ValueError: for one that is none.
-    """
-    csv.field_size_limit(1 << 20)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(file)]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a CSV file, got {error}; restore it") from None

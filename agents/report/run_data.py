@@ -106,7 +106,10 @@ def _interval(values: list[float]) -> str:
 
 def t_interval(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean of at least one value, and half of its 95 % Student t interval, None for one value."""
-    from scipy.stats import t
+    try:
+        from scipy.stats import t
+    except ModuleNotFoundError as error:
+        raise ImportError(f'a report needs {error.name}; pip install "textenvs[report]"') from None
 
     mean, n = sum(values) / len(values), len(values)
     if n < 2:

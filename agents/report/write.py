@@ -30,6 +30,10 @@ def gather(paths: Sequence[Path]) -> dict[str, Any]:
         if not path.is_dir():
             what = "which is no directory" if path.exists() else "which does not exist"
             raise ValueError(f"path must be a run's or a benchmark's directory, got {path}, {what}; name another")
+    if len(paths) == 1 and ((paths[0] / "results.csv").is_file() or (paths[0] / "jobs").is_dir()):
+        from agents.report.benchmark_data import benchmark_page
+
+        return benchmark_page(paths[0])
     if len(paths) == 1:
         below = sorted(child.parent for child in paths[0].glob("*/metrics.jsonl"))
         paths = below if below and not (paths[0] / "metrics.jsonl").is_file() else paths

@@ -13,6 +13,18 @@ function ticks(low, high, most) {
   return found;
 }
 
+/** The same for a logarithmic axis: 1, 2 and 5 times powers of ten, or the powers alone where those are too many. */
+function logTicks(low, high, most) {
+  for (const factors of [[1, 2, 5], [1, 3], [1]]) {
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+      for (const factor of factors) if (factor * 10 ** power >= low && factor * 10 ** power <= high) found.push(factor * 10 ** power);
+    }
+    if (found.length && (found.length <= most || factors.length === 1)) return found;
+  }
+  return [low, high];
+}
+
 /** Lowest and highest of numbers, spread a little; null for none. */
 function span(values, spread) {
   let [low, high] = [Infinity, -Infinity];
@@ -29,7 +41,8 @@ function span(values, spread) {
  * Draw a chart into a block and return its figure.
  *
  * spec: title; xName; yName; series: {name, points: [[x, y, low, high]], faint}, low and high perhaps null; range: of y,
- * or null for that of the data; steps: whether a line keeps its value up to the next point.
+ * or null for that of the data; log: whether x is drawn by its logarithm; start: share of x at which it is
+ * read first, 1 unless given.
  */
 function chart(spec) {
   const hidden = new Set();
@@ -39,10 +52,11 @@ function chart(spec) {
   const reading = make("output", { class: "reading" });
   const legend = make("div", { class: "legend", role: "group", "aria-label": "Shown lines" });
   const slider = make("input", {
-    type: "range", min: 0, max: Math.max(stops.length - 1, 0), step: 1, value: Math.max(stops.length - 1, 0),
+    type: "range", min: 0, max: Math.max(stops.length - 1, 0), step: 1, value: Math.round((spec.start ?? 1) * Math.max(stops.length - 1, 0)),
     "aria-label": `Read ${spec.title} at ${spec.xName}`,
   });
   let state = null;
+  const place = spec.log ? (value) => Math.log10(Math.max(value, 1e-9)) : (value) => value;
 
   const at = (one, x) => {
     let found = null;
@@ -73,7 +87,8 @@ function chart(spec) {
     const points = visible.flatMap((one) => one.points);
     const xs = span(points.map((point) => point[0]), 0) ?? [0, 1];
     const ys = spec.range ?? yRange(points);
-    const x = (value) => MARGIN.left + ((value - xs[0]) / (xs[1] - xs[0] || 1)) * (width - MARGIN.left - MARGIN.right);
+    const [left, right] = xs.map(place);
+    const x = (value) => MARGIN.left + ((place(value) - left) / (right - left || 1)) * (width - MARGIN.left - MARGIN.right);
     const y = (value) => height - MARGIN.bottom - ((value - ys[0]) / (ys[1] - ys[0] || 1)) * (height - MARGIN.top - MARGIN.bottom);
     const name = `title-${(ids += 1)}`;
     const clip = `clip-${ids}`;
@@ -88,7 +103,7 @@ function chart(spec) {
       image.append(draw("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick), class: "rule" }));
       image.append(draw("text", { x: MARGIN.left - 8, y: y(tick) + 4, class: "tick end" }, spell(tick)));
     }
-    for (const tick of ticks(xs[0], xs[1], Math.max(2, Math.floor(width / 110)))) {
+    for (const tick of (spec.log ? logTicks : ticks)(xs[0], xs[1], Math.max(2, Math.floor(width / 110)))) {
       image.append(draw("line", { x1: x(tick), x2: x(tick), y1: height - MARGIN.bottom, y2: height - MARGIN.bottom + 5, class: "axis" }));
       image.append(draw("text", { x: x(tick), y: height - MARGIN.bottom + 19, class: "tick middle" }, spell(tick)));
     }
@@ -101,16 +116,16 @@ function chart(spec) {
     for (const one of [...visible].sort((a, b) => Number(b.faint ?? false) - Number(a.faint ?? false))) {
       const color = `c${one.k % NUM_COLORS} d${Math.floor(one.k / NUM_COLORS)}`;
       const band = one.points.filter((point) => point[2] !== null && point[2] !== undefined);
-      if (band.length > 1) lines.append(draw("path", { class: `band ${color}`, d: path([...band.map((p) => [x(p[0]), y(p[3])]), ...band.reverse().map((p) => [x(p[0]), y(p[2])])], false) + "Z" }));
-      lines.append(draw("path", { class: `line ${color}${one.faint ? " faint" : ""}`, d: path(one.points.map((p) => [x(p[0]), y(p[1])]), spec.steps) }));
+      if (band.length > 1) lines.append(draw("path", { class: `band ${color}`, d: path([...band.map((p) => [x(p[0]), y(p[3])]), ...band.reverse().map((p) => [x(p[0]), y(p[2])])]) + "Z" }));
+      lines.append(draw("path", { class: `line ${color}${one.faint ? " faint" : ""}`, d: path(one.points.map((p) => [x(p[0]), y(p[1])])) }));
       if (one.points.length === 1) lines.append(draw("circle", { class: `dot ${color}`, cx: x(one.points[0][0]), cy: y(one.points[0][1]), r: 3 }));
     }
     const cursor = draw("line", { class: "cursor", y1: MARGIN.top - 6, y2: height - MARGIN.bottom });
     const dots = draw("g");
     image.append(lines, cursor, dots);
     image.addEventListener("pointermove", (event) => {
-      const place = xs[0] + ((event.offsetX - MARGIN.left) / (width - MARGIN.left - MARGIN.right)) * (xs[1] - xs[0]);
-      slider.value = nearest(stops, place);
+      const pointed = left + ((event.offsetX - MARGIN.left) / (width - MARGIN.left - MARGIN.right)) * (right - left);
+      slider.value = nearest(stops.map(place), pointed);
       read();
     });
     plot.replaceChildren(image);
@@ -154,8 +169,8 @@ function yRange(points) {
   return [Math.max(Math.min(lines[0], bands[0]), lines[0] - room), Math.min(Math.max(lines[1], bands[1]), lines[1] + room)];
 }
 
-function path(points, steps) {
-  return points.map(([x, y], k) => (k === 0 ? `M${x.toFixed(1)},${y.toFixed(1)}` : steps ? `H${x.toFixed(1)}V${y.toFixed(1)}` : `L${x.toFixed(1)},${y.toFixed(1)}`)).join("");
+function path(points) {
+  return points.map(([x, y], k) => `${k === 0 ? "M" : "L"}${x.toFixed(1)},${y.toFixed(1)}`).join("");
 }
 
 /** Position of the number nearest to a value. */

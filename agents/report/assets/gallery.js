@@ -99,11 +99,11 @@ function gallery(block, page) {
 
 /** Held-out problems before and after training, reward beside judge. */
 function pairs(block, evaluations) {
-  const all = evaluations.flatMap((evaluation) => evaluation.pairs.map((pair) => ({ ...pair, judge: evaluation.judge, run: evaluation.run })));
+  const all = evaluations.flatMap((evaluation) => evaluation.pairs.map((pair) => ({ ...pair, judge: evaluation.judge, run: evaluation.run, split: evaluation.split })));
   if (!all.length) return;
   const score = (side, judge) => `reward ${spell(side.return)}` + (judge === null ? "" : ` · ${judge} ${spell(side.judge)}`);
   const one = (pair) => make("article", { class: "pair" },
-    make("p", { class: "facts" }, make("span", {}, pair.run), make("span", {}, "held-out problem")),
+    make("p", { class: "facts" }, make("span", {}, pair.run), make("span", {}, `${pair.split ?? "unknown"} problem`)),
     ...[["before", pair.before], ["after", pair.after]].map(([name, side]) => make("div", {}, make("p", { class: "side" }, make("b", {}, name), ` ${score(side, pair.judge)}`),
       make("p", { class: "text" }, make("span", { class: "prompt" }, pair.prompt ?? ""), make("span", { class: "response" }, side.response ?? "")))));
   const list = make("div", { class: "all" });
@@ -112,6 +112,6 @@ function pairs(block, evaluations) {
     all.slice(list.children.length, list.children.length + 4).forEach((pair) => list.append(one(pair)));
     more.hidden = list.children.length >= all.length;
   };
-  block.append(make("h3", {}, "The same held-out problems before and after, unselected"), list, more);
+  block.append(make("h3", {}, "The same problems before and after, unselected"), list, more);
   show();
 }

@@ -40,6 +40,17 @@ function runCharts(block, { curves, seeds }) {
   }))), charts);
 }
 
+/** The curves of a benchmark: the profile, and growth over episodes and over seconds, of all or of one environment. */
+function benchmarkCharts({ profiles, growth }) {
+  document.querySelector(".profile").append(chart({ title: "performance profile", xName: "score", yName: "share of runs above", series: profiles, range: [0, 1.03], start: 0.5 }));
+  const block = document.querySelector(".growth");
+  const figures = make("div", { class: "figures two" });
+  const render = (k) => figures.replaceChildren(...growth[k][1].map(([axis, series]) =>
+    make("div", { class: "slot" }, chart({ title: "IQM of scores", xName: axis, yName: "IQM of normalised training return", series, log: true }))));
+  block.append(make("div", { class: "controls" }, field("Environment", choice(growth.map(([name], k) => [String(k), name]), "0", (k) => render(Number(k))))), figures);
+  render(0);
+}
+
 /** Links to the sections, in their order. */
 function navigation() {
   const nav = document.querySelector("nav");
@@ -57,4 +68,6 @@ if (page.kind === "run") {
   gallery(document.querySelector(".gallery"), page);
   const block = document.querySelector(".pairs");
   if (block) pairs(block, page.evaluations);
+} else {
+  benchmarkCharts(page);
 }
