@@ -46,11 +46,10 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, num_rows: int, num_slots: int) -> None:
         super().__init__()
-        self.num_rows, self.num_slots, self.min_length = num_rows, num_slots, 1
+        self.num_rows, self.num_slots = num_rows, num_slots
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the storage on the first write, when the layer's shapes are known. Zeros, since 0 * NaN is NaN."""
-        self.min_length = max(_MIN_KEYS, -(-_MIN_KEY_NUMBERS // key_states.shape[3]))
         shape = (self.num_rows, key_states.shape[1], self.num_slots)
         self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
         self.values = value_states.new_zeros((*shape, value_states.shape[3]))
@@ -89,7 +88,9 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 class SlotCache(Cache):  # type: ignore[misc]
     """A static cache of num_rows rows with max_tokens positions each."""
 
-    def __init__(self, num_layers: int, num_rows: int, max_tokens: int) -> None:
+    def __init__(self, num_layers: int, num_rows: int, max_tokens: int, *, head_size: int = 64) -> None:
+        """Make room; the head size decides how many positions are read at least, for speed, from the first step on."""
+        self.min_length = max(_MIN_KEYS, -(-_MIN_KEY_NUMBERS // head_size))
         self.num_slots = max_tokens + 1
         super().__init__(layers=[_SlotLayer(num_rows, self.num_slots) for _ in range(num_layers)])
         self._all_rows = torch.arange(num_rows)
@@ -122,7 +123,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             positions = torch.where(real, starts[:, None] + steps, 0)
             written = torch.where(real, positions, most)
         begins = width > 1 and not bool(starts.any())
-        length = width if begins else min(max(length, self.layers[0].min_length), most)
+        length = width if begins else min(max(length, self.min_length), most)
         some = None if torch.equal(rows, self._all_rows) else rows
         self.address = Address(self.num_slots, rows, some, begins, written, length)
         for layer in self.layers:

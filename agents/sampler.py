@@ -43,7 +43,9 @@ class Sampler:
         """
         self.model, self.kernels, self.pad_id, self.prompt_slots = model, kernels, num_tokens, prompt_slots
         self.device = model.device
-        self.cache = SlotCache(model.config.num_hidden_layers, num_rows, max_tokens)
+        config = model.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.cache = SlotCache(config.num_hidden_layers, num_rows, max_tokens, head_size=size)
         self.fed = np.zeros(num_rows, np.int64)  # tokens of each row that the cache holds
         self.first = np.zeros(num_rows, np.int64)  # slot of each row's first token
         self.uniforms = np.zeros((num_rows, _DRAWN_AHEAD))

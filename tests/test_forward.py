@@ -171,3 +171,12 @@ def test_a_step_is_one_forward_without_modules_and_feeds_every_token_once(archit
     assert set(called) == {policy.model.lm_head, policy.value_head}
     last = rollout.positions[np.arange(30), rollout.lengths - 1]
     assert sum(opened) == (last - (rollout.observations != PAD).argmax(1)).sum()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_new_sampler_and_one_that_has_sampled_give_the_same_bits(architecture):
+    """A run that goes on from a checkpoint starts with a new one."""
+    envs = ragged_envs(4)
+    policy = tiny_lm(envs, architecture, init_std=0.3)
+    new, used = (collect(envs, policy, num_episodes=12, seed=0) for _ in range(2))
+    assert np.array_equal(new.log_probs, used.log_probs)
