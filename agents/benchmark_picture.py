@@ -39,19 +39,22 @@ def draw(summary: Summary, rows: Mapping[Key, Row], curves: Mapping[Key, Curve],
     for axes in (episodes, seconds):
         axes.set_xscale("log")
     figure.legend(*profiles.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    figure.suptitle(f"benchmark {summary['suite']}: medians and 95 % bootstrap intervals over {_runs(summary)} runs")
+    figure.suptitle(f"benchmark {summary['suite']}: 95 % bootstrap intervals, {_runs(summary)} runs each")
     figure.savefig(path, dpi=110)
 
 
 def _runs(summary: Summary) -> str:
     counts = sorted({env["num_runs"] for agent in summary["agents"] for env in agent["envs"].values()})
-    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    if not counts:
+        return "no"
+    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
 
 def _looks(agents: Sequence[Summary]) -> dict[str, dict[str, Any]]:
     """Colours and dashes: a library has its dashes, agents of one library different colours; the floor is grey."""
     looks: dict[str, dict[str, Any]] = {}
-    for number, agent in enumerate(sorted(agents, key=lambda agent: (agent["library"], agent["agent"]))):
+    ordered = sorted(agents, key=lambda agent: (not agent["learns"], agent["library"] != "textenvs", agent["agent"]))
+    for number, agent in enumerate(ordered):
         if agent["learns"]:
             style = _STYLES.get(agent["library"], ":")
             looks[agent["agent"]] = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": style, "linewidth": 1.8}

@@ -38,7 +38,8 @@ def summarise(rows: Mapping[Key, Row], against: str | None = None) -> Summary:
 
     Args:
         rows: by agent, environment and seed.
-        against: the agent that all others are compared with; None for the one with the highest IQM that learns.
+        against: the agent that all others are compared with; None for the one with the highest IQM, of those
+            that learn and have scores in all environments where there are such.
 
     Returns:
         JSON-able: "suite", "sources" (each combination of commit, versions and machine by a letter), "is_mixed",
@@ -59,8 +60,9 @@ def summarise(rows: Mapping[Key, Row], against: str | None = None) -> Summary:
     sources = _sources(rows)
     agents = [_agent(name, envs, rows, sources) for name in names]
     agents.sort(key=lambda agent: -math.inf if agent["iqm"] is None else agent["iqm"], reverse=True)
-    learners = [agent["agent"] for agent in agents if agent["learns"] and agent["iqm"] is not None]
-    chosen = against or (learners or [agent["agent"] for agent in agents])[0]
+    scored = [agent for agent in agents if agent["iqm"] is not None]
+    best = max(scored or agents, key=lambda agent: (agent["learns"], agent["is_complete"], agent["iqm"] or 0.0))
+    chosen = against or best["agent"]
     first = next(iter(rows.values()))
     return {
         "suite": first["suite"],

@@ -159,12 +159,14 @@ def test_a_failed_job_is_a_row_and_stops_no_other(
         rows = list(csv.DictReader(file))
     assert [(row["agent"], row["status"]) for row in rows] == [("acts:broken", "failed")] * 2 + [("random", "ok")] * 2
     assert "Traceback" in next((tmp_path / "out").glob("jobs/acts*/*/seed_0/log.txt")).read_text()
+    assert run(arguments[0], "--agents", "acts:broken", "--seeds", "1", "--out", str(tmp_path / "broken")) == 0
     del inline[:]
     assert run(*arguments) == 0
     assert not inline
+    capsys.readouterr()
     assert run(*arguments, "--retry-failed", "--json") == 0
     assert [key[0] for key in inline] == ["acts:broken"] * 2
-    summary = json.loads(capsys.readouterr().out.partition("jobs/\n")[2])
+    summary = json.loads(capsys.readouterr().out)
     assert {agent["agent"]: agent["num_failed"] for agent in summary["agents"]} == {"acts:broken": 2, "random": 0}
 
 
