@@ -2,10 +2,11 @@
 
     python benchmarks/tiny.py
 
-Copy with 4 of 8 symbols and dense rewards; `toy.py` says what "reached", episodes and seconds mean. Our PPO trains a
-language model (GPT-2, one layer of width 128) from random weights through `train`, with its records and checks; the
-others train attention over embedded tokens and two dense layers (`agents/sb3.py`). The settings of all were chosen on
-seeds from 100 on (`LOG.md`); gamma is 0 where that is better, as each reward of this task answers for its own token.
+Copy with 4 of 8 symbols and dense rewards; `toy.py` says what "reached" and episodes mean, and seconds are CPU time of
+the process. Our PPO trains a language model (GPT-2, one layer of width 128) from random weights through `train`, with
+its records and checks; the others train attention over embedded tokens and two dense layers (`agents/sb3.py`). The
+settings of all were chosen on seeds from 100 on (`LOG.md`); gamma is 0 where that is better, as each reward of this
+task answers for its own token.
 
 Everybody trains on every seed, in turns within one process and thread, after a warm-up that does not count; each seed
 begins with another agent, so that all meet the same neighbours. The best of the others is the one with the lowest
@@ -24,23 +25,20 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from measure import RESULTS, machine, record
-from toy import TARGET, cell, median_interval, ours, prepare
+from toy import TARGET, WINDOW, cell, median_interval, prepare
+from tune import Curve, learn
 
 ROW, OURS, TASK = "end to end, tiny", "our ppo", "Copy"
-KWARGS = {"length": 4, "alphabet": "abcdefgh", "dense": True}
 WARM_UP_SEED = 99
-#: Of our PPO, beside the row of `ALGORITHMS` and `toy.SETTINGS`. The learning rate falls to 0 within the 800 episodes,
-#: which are also all it gets: with a rate that stays, a symbol once learnt is lost again.
+#: Of our PPO, beside the row of `ALGORITHMS`.
 SETTINGS: dict[str, Any] = {
-    "num_episodes": 800,
     "episodes_per_update": 32,
     "num_epochs": 6,
     "num_minibatches": 2,
     "gamma": 0.0,
-    "gae_lambda": 0.0,
+    "baseline": "none",  # tokens that earn nothing then move nothing; a critic of few episodes is noise on them
     "normalize": "none",  # with it, symbols are settled on a wrong answer before the right one was tried
     "clip_range": 0.3,
-    "value_coef": 1.0,
     "entropy_coef": 0.005,
     "model_kwargs": {"num_layers": 1, "hidden_size": 128, "num_heads": 2, "init_std": 0.06},
 }
@@ -54,31 +52,21 @@ OTHERS: dict[str, dict[str, Any]] = {
     "maskable_ppo": {"gamma": 0.0},  # every token of copy is legal
     "a2c": {"gamma": 0.0},
 }
+#: The learning rate of ours falls to 0 within these, which are also all it gets.
+NUM_OWN_EPISODES = 800
 NUM_EPISODES = 5_000  # after which one of the others has not reached it
 
 Result = tuple[float, float]  # episodes and seconds, infinite where not reached
 
 
-def run_ours(seed: int, **settings: Any) -> Result:
-    """Episodes and seconds of our PPO."""
-    return ours("ppo", TASK, KWARGS, seed, settings) or (math.inf, math.inf)
-
-
-def run_other(name: str, seed: int, num_episodes: int = NUM_EPISODES) -> Result:
-    """The same of a key of `OTHERS`, such as "dqn" or "dqn, fewer steps"."""
-    from agents.baselines import train_sb3
-
-    agent = name.split(",")[0]
-    result = train_sb3(
-        agent,
-        f"textenvs/{TASK}-v0",
-        KWARGS,
-        num_episodes=num_episodes,
-        seed=seed,
-        target=TARGET,
-        overrides=OTHERS[name],
-    )
-    return result.episodes_to(TARGET) or (math.inf, math.inf)
+def run(name: str, seed: int, num_episodes: int | None = None) -> Result:
+    """Episodes and CPU seconds of `OURS` or a key of `OTHERS`, such as "dqn" or "dqn, fewer steps"."""
+    agent, settings, most = ("ppo", SETTINGS, NUM_OWN_EPISODES)
+    if name != OURS:
+        agent, settings, most = f"sb3-{name.split(',')[0]}", OTHERS[name], NUM_EPISODES
+    curve = Curve(num_episodes=num_episodes or most)
+    learn(agent, TASK, seed, settings, curve)
+    return curve.result.episodes_to(TARGET, WINDOW) or (math.inf, math.inf)
 
 
 def run_in_turns(agents: Mapping[str, Callable[[int], Result]], seeds: Iterable[int]) -> dict[str, list[Result]]:
@@ -109,11 +97,9 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare()
     print(f"{machine()}, 1 thread")
-    agents: dict[str, Callable[[int], Result]] = {OURS: partial(run_ours, **SETTINGS)}
-    agents |= {name: partial(run_other, name) for name in arguments.others}
-    run_ours(WARM_UP_SEED, **SETTINGS | {"num_episodes": 160})
-    for name in arguments.others:
-        run_other(name, WARM_UP_SEED, num_episodes=160)
+    agents = {name: partial(run, name) for name in (OURS, *arguments.others)}
+    for name in agents:
+        run(name, WARM_UP_SEED, num_episodes=160)
     results = run_in_turns(agents, range(arguments.first_seed, arguments.first_seed + arguments.repeats))
     mine = results[OURS]
     others = {name: results[name] for name in arguments.others}
