@@ -13,6 +13,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 import agents.sampler
 from agents import kernels
+from agents.cache import SlotCache
 from agents.forward import Attention, find_forward
 from agents.lora import LoraSettings, inject_adapter
 from agents.rollout import collect
@@ -174,9 +175,21 @@ def test_a_step_is_one_forward_without_modules_and_feeds_every_token_once(archit
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_a_new_sampler_and_one_that_has_sampled_give_the_same_bits(architecture):
-    """A run that goes on from a checkpoint starts with a new one."""
+def test_a_new_sampler_reads_as_many_keys_as_one_that_has_sampled(architecture, monkeypatch):
+    """A run that goes on from a checkpoint starts with a new one; fewer keys would be summed in another order."""
+    lengths: dict[SlotCache, list[int]] = {}
+
+    def opened(cache: SlotCache, *args: Any, original: Any = SlotCache.open) -> Any:
+        found = original(cache, *args)
+        lengths.setdefault(cache, []).append(cache.address.length)
+        return found
+
+    monkeypatch.setattr(SlotCache, "open", opened)
     envs = ragged_envs(4)
     policy = tiny_lm(envs, architecture, init_std=0.3)
-    new, used = (collect(envs, policy, num_episodes=12, seed=0) for _ in range(2))
+    new = collect(envs, policy, num_episodes=12, seed=0)
+    (sampled,) = (found for found in lengths.values() if len(found) > 2)  # the check of the cache makes two steps
+    num_steps = len(sampled)
+    used = collect(envs, policy, num_episodes=12, seed=0)
+    assert sampled[:num_steps] == sampled[num_steps:]
     assert np.array_equal(new.log_probs, used.log_probs)
