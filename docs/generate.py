@@ -11,7 +11,9 @@ the algorithms, lists of links, and the navigation of mkdocs.yml.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import math
 import os
 import re
 import sys
@@ -187,6 +189,66 @@ def nav_plug_in() -> str:
     )
 
 
+def examples(*names: str) -> str:
+    """Links to the runnable files of a guide, each with the row of the record that `make interop` keeps."""
+    rows = [row for row in _interop() if row["example"] in names]
+    header = ("example", "observation", "mask", "autoreset", "episodes", "mean return", "seconds")
+    cells = [
+        [
+            code(f"examples/{row['example']}.py"),
+            *(row[key] for key in header[1:4]),
+            f"{int(row['episodes']):,}",
+            f"{float(row['mean_return']):.3f}",
+            f"{float(row['seconds']):.0f}",
+        ]
+        for row in rows
+    ]
+    files = "\n\n".join(f'```{{.python}}\n--8<-- "examples/{row["example"]}.py"\n```' for row in rows)
+    return f"\n{table(header, cells)}\n\n{files}\n" if rows else ""
+
+
+def interop() -> str:
+    """What each library saw of the envs and what they counted, from the record that `make interop` keeps."""
+    rows = []
+    for row in _interop():
+        agree = all(_close(row[f"{what}_env"], row[f"{what}_library"]) for what in ("episodes", "steps", "return"))
+        cells = [
+            f"{row['library']} {row['version']}",
+            code(row["example"]),
+            row["observation"],
+            row["mask"],
+            row["autoreset"],
+        ]
+        rows.append([*cells, f"{int(row['episodes']):,}", f"{float(row['mean_return']):.3f}", "yes" if agree else "no"])
+    header = (
+        "library",
+        "example",
+        "observation",
+        "mask",
+        "autoreset",
+        "episodes",
+        "mean return",
+        "sees what the envs count",
+    )
+    return f"\n{table(header, rows)}\n"
+
+
+def _close(ours: str, theirs: str) -> bool:
+    """Equal up to the rounding of a library that sums in float32."""
+    return math.isclose(float(ours), float(theirs), rel_tol=1e-6)
+
+
+def screenshots() -> str:
+    """The pictures in screenshots/, by name."""
+    pictures = sorted((DOCS / "screenshots").glob("*.png"))
+    return "\n" + "\n\n".join(f"![{path.stem.replace('-', ', ')}](screenshots/{path.name})" for path in pictures) + "\n"
+
+
+def _interop() -> list[dict[str, str]]:
+    with (DOCS / "interop.csv").open(encoding="utf-8", newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: row["example"])
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "coefficients": coefficients,
     "metrics": metrics,
@@ -196,6 +258,9 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "nav_envs": nav_envs,
     "nav_rewards": nav_rewards,
     "nav_plug_in": nav_plug_in,
+    "examples": examples,
+    "interop": interop,
+    "screenshots": screenshots,
 }
 
 

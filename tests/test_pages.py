@@ -1,8 +1,8 @@
 """The documentation is true: generated pages are fresh, all code runs, every command parses, the site asks nobody.
 
 A block of code belongs to its file: all Python blocks of a file run in one namespace, in order. `<!-- slow -->` on the
-line before a block leaves it to `make test-slow`; `<!-- needs NAME -->` skips the file from there where the library is
-not installed.
+line before a block leaves it to `make test-slow`. Guides for libraries with a venv of their own run there
+(benchmarks/fits.py), and here where the library happens to be.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,17 @@ import pytest
 from sandboxed import refuse, why_not
 
 from agents import cli
+from agents.algorithms import ALGORITHMS
+from agents.train import TrainConfig, train
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
 #: Pages whose scores need programs to run.
 SANDBOXED = ("envs/pythonfunction.md", "rewards/python_program.md")
-BLOCK = re.compile(r"^(?:<!-- (slow|needs \w+) -->\n\n?)?```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(?:<!-- (slow) -->\n\n?)?```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+#: Guides whose library has a venv of its own -> what it is imported as.
+ELSEWHERE = {"rllib": "ray", "tianshou": "tianshou", "torchrl": "torchrl"}
 
 
 def name_of(path: Path) -> str:
@@ -90,6 +96,34 @@ def test_no_two_envs_share_a_description() -> None:
     assert len(found) == 29
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithms_page_has_what_a_run_logs(name: str, tmp_path: Path) -> None:
+    row = replace(ALGORITHMS[name], episodes_per_update=16, num_epochs=1, num_minibatches=1)
+    settings = {"length": 2, "alphabet": "abcd"}
+    train(TrainConfig("textenvs/Copy-v0", settings, row, num_episodes=16, num_envs=16), tmp_path / "run", quiet=True)
+    logged = json.loads((tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    named = {re.sub(r"^part/.+", "part/<name>", key) for key in logged}
+    page = (DOCS / f"algorithms/{name}.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| \[`([^`]+)`\]\(\.\./metrics\.md", page, re.MULTILINE))
+    # With a KL penalty there is more.
+    assert named <= listed
+    assert listed - named <= {"loss/kl", "kl_per_episode", "kl_coef"}
+    flags = set(re.findall(r"^\| `--([\w-]+)` \|", page, re.MULTILINE))
+    assert flags == {field.name.replace("_", "-") for field in fields(row)}
+
+
+def test_what_a_random_policy_wrote_cannot_drive_a_terminal_or_a_page() -> None:
+    """Transcripts and scores hold no control or bidirectional character, and no fence that they could close."""
+    for path in [*(DOCS / "envs").glob("*.md"), *(DOCS / "rewards").glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        assert all(c.isprintable() or c == "\n" for c in text), path.name
+        outside = re.sub(r"^(`{3,}).*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+        fences = re.findall(r"^`{3,}(\w*)$", text, re.MULTILINE)
+        assert all(fences[::2]), path.name
+        assert not any(fences[1::2]), path.name
+        assert "<script" not in re.sub(r"(`+).+?\1", "", outside), path.name
+
+
 # ------------------------------------------------------------------------------------------------------------ code
 
 
@@ -104,9 +138,9 @@ def run_blocks(path: Path, *, slow: bool) -> int:
     else:
         blocks = [(mark, code) for mark, code in blocks if mark != "slow"]
     namespace: dict[str, Any] = {"__name__": "page"}
-    for mark, code in blocks:
-        if mark.startswith("needs ") and importlib.util.find_spec(mark.removeprefix("needs ")) is None:
-            pytest.skip(f"{mark}, which is not installed")
+    if path.parent.name == "plug_in" and path.stem in ELSEWHERE:
+        pytest.importorskip(ELSEWHERE[path.stem], reason="benchmarks/fits.py runs this page in a venv of its own")
+    for _, code in blocks:
         exec(compile(code, name_of(path), "exec"), namespace)
     return len(blocks)
 
@@ -166,7 +200,7 @@ def test_what_the_code_says_it_prints_it_prints(capsys: pytest.CaptureFixture[st
 def commands(path: Path) -> Iterator[list[str]]:
     """The commands in a page's blocks of shell, as words; lines that go on with a backslash are one."""
     for _, language, code in BLOCK.findall(path.read_text(encoding="utf-8")):
-        if language in ("sh", "bash", "shell", "console") or (language == "" and path.name == "README.md"):
+        if language in ("", "sh", "bash", "shell", "console"):
             for line in code.replace("\\\n", " ").splitlines():
                 if re.match(r"(textenvs|make|python|pip) ", line):
                     yield shlex.split(line, comments=True)
