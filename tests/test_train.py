@@ -85,7 +85,7 @@ def test_a_finished_run_has_its_records_and_checks(tmp_path):
     assert list(run_dir.glob("events*"))
     assert (run_dir / "final" / "model.safetensors").is_file()
     sample = json.loads((run_dir / "samples.jsonl").read_text().splitlines()[0])
-    assert set(sample) == {"update", "prompt", "response", "finish_reason", "return", "tokens"}
+    assert set(sample) == {"update", "prompt", "response", "finish_reason", "return", "parts", "tokens"}
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 3])
