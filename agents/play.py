@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import textenvs
+from agents.complete import complete_by_tab
 from agents.policy import OraclePolicy, Policy, RandomPolicy
 from agents.rollout import Rollout, collect
 
@@ -29,6 +31,9 @@ def play_human(env: gym.Env[Any, Any], *, episodes: int, seed: int) -> None:
     base: Any = env.unwrapped
     vocab = base.rules.vocab
     console.print("Type some text and press Enter to append it; an empty line appends the end token; Ctrl-D stops.")
+    if sys.stdin.isatty():
+        console.print("Tab completes by legal tokens.")
+    complete_by_tab(env)
     for k in range(episodes):
         env.reset(seed=seed if k == 0 else None)
         info: dict[str, Any] = {}
@@ -36,7 +41,7 @@ def play_human(env: gym.Env[Any, Any], *, episodes: int, seed: int) -> None:
         while not done:
             console.print(escape(base.line()))
             try:
-                text = console.input("> ")
+                text = input("> ")
             except EOFError:
                 console.print("stopped")
                 return

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import select
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +20,7 @@ from rich.console import Console
 from small import string_envs
 
 from agents.algorithms import ALGORITHMS, Algorithm
+from agents.complete import completions
 from agents.evaluate import evaluate
 from agents.evaluate import load_run as load
 from agents.play import Scale, play_human, play_policy, play_run, print_episodes, print_tokens
@@ -157,3 +162,64 @@ def test_what_turns_hold_drives_no_terminal(capsys: pytest.CaptureFixture[str]) 
     assert "\x1b[2J" not in out
     assert "\\x1b[2J" in out
     assert "    [red]a\\nb" in out
+
+
+def test_completion_offers_what_legal_tokens_spell() -> None:
+    """One character a token under a grammar; tokens of several characters, an unfinished one too, without."""
+    env: Any = gym.make("textenvs/JsonRequest-v0")
+    env.reset(seed=0)
+    before = env.unwrapped.text(), env.unwrapped.action_masks().tolist()
+    assert completions(env, "{") == ['{"', "{}"]
+    assert completions(env, "t") == ["tr"]
+    assert completions(env, "tru") == ["true"]
+    assert completions(env, "x") == []  # not legal
+    assert completions(env, "\u00e9") == []  # not in the vocabulary
+    legal = [env.unwrapped.rules.vocab.tokens[i] for i in np.flatnonzero(before[1])]
+    assert completions(env, "") == sorted(legal)
+    assert (env.unwrapped.text(), env.unwrapped.action_masks().tolist()) == before
+    env = gym.make("TextGen-v0")
+    env.reset(seed=0)
+    assert completions(env, "") == []  # all 2,048 are legal
+    found = completions(env, "It is gr")
+    assert "It is great" in found
+    vocab = env.unwrapped.rules.vocab
+    assert all(line.startswith("It is gr") and line != "It is gr" for line in found)
+    assert {len(vocab.encode(line)) for line in found} <= {3, 4}
+    env = gym.make("textenvs/Copy-v0", alphabet="a\x1bbc", length=2)
+    env.reset(seed=0)
+    assert completions(env, "") == ["=", "a", "b", "c"]  # an escape would drive the terminal
+    assert completions(env, "ab=") == []  # the third token was the last
+
+
+def test_the_tab_key_completes_at_a_terminal() -> None:
+    """The command in a terminal of its own: t, tab, tab, tab is true."""
+    pty = pytest.importorskip("pty")
+    pytest.importorskip("readline")
+    command = [sys.executable, "-m", "agents.cli", "play", "textenvs/JsonRequest-v0"]
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "dumb", "NO_COLOR": "1", "INPUTRC": "/dev/null"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    shown = b""
+
+    def read_until(text: bytes) -> None:
+        nonlocal shown
+        while text not in shown:
+            assert select.select([ours], [], [], 60)[0], shown
+            shown += os.read(ours, 4096)
+
+    try:
+        read_until(b"> ")
+        assert b"Tab completes by legal tokens." in shown
+        os.write(ours, b"t\t\t\t")
+        read_until(b"true")
+        shown = b""
+        os.write(ours, b"\n")
+        read_until(b"> true")
+        read_until(b"\n> ")
+        os.write(ours, b"\x04")
+        read_until(b"stopped")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)

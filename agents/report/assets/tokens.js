@@ -113,6 +113,6 @@ function card(episode, scale, label) {
     node.append(more);
   }
   node.append(disclosure("Numbers of every token", () =>
-    grid("Numbers of every token", ["token", ...episode.columns.map(([name]) => columnName(name))], episode.tokens.map((token, k) => [token, ...episode.columns.map((pair) => pair[1][k])]))));
+    grid(`Numbers of every token, ${label}, ${(ids += 1)}`, ["token", ...episode.columns.map(([name]) => columnName(name))], episode.tokens.map((token, k) => [token, ...episode.columns.map((pair) => pair[1][k])]))));
   return node;
 }
