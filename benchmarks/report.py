@@ -87,9 +87,8 @@ def opened(page: Page, url: str) -> dict[str, float]:
         )
         found[name] = (page.evaluate(PAINTED) - started) / 1000
         if name == "all":
-            found["episodes_in_page"] = int(
-                page.inner_text("#episodes .status").split(" of ")[1].split()[0].replace(",", "")
-            )
+            status = page.inner_text("#episodes .status")  # "10,000 of 10,000 episodes"
+            found["episodes_in_page"] = int(status.split()[0].replace(",", ""))
     found["elements"] = page.evaluate("document.querySelectorAll('*').length")
     return found
 
