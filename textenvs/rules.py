@@ -376,8 +376,11 @@ class Rules:
 def _resolve_task(task: Task | str | None, prompts: Any, settings: dict[str, Any]) -> Task:
     if isinstance(task, Task):
         if prompts is not None or settings:
-            names = ", ".join([*(["prompts"] if prompts is not None else []), *settings])
-            raise TypeError(f"{names} must be given to the Task itself when task is one, got a {type(task).__name__}")
+            names = [*(["prompts"] if prompts is not None else []), *settings]
+            raise TypeError(
+                f"{', '.join(names)} must be given to the Task itself when task is one, got a {type(task).__name__} "
+                f"(and an unexpected keyword argument {names[0]!r})"
+            )
         return task
     if task is not None and not isinstance(task, str):
         raise TypeError(f"task must be None, a name or a Task, got {task!r}; pass an instance, not a class")

@@ -65,5 +65,7 @@ def make_task(name: str, **settings: Any) -> Task:
             hint = near_miss(setting, [*known, *ENV_SETTINGS])
             if "config" in known:
                 hint = f"the dataset's own settings go into config={{...}}; {hint}"
-            raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env; {hint}")
+            # Python's own words too: TorchRL tries settings of other envs, looks for these, and goes on without.
+            python = f"an unexpected keyword argument {setting!r}"
+            raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env ({python}); {hint}")
     return task_class(**settings)

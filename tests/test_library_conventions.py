@@ -1,6 +1,6 @@
-"""What samplers that know one autoreset mode make of our batch in each: which steps they see, and what we refuse.
+"""What libraries take for granted of an env, stated without them; `make interop` runs the real ones.
 
-The loops are those of the libraries, a few lines each, so that no library is needed here.
+First what samplers that know one autoreset mode make of our batch in each: which steps they see, and what is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-import textenvs  # noqa: F401 - registers the ids
+from textenvs.tasks import make_task
 
 
 def batch(mode: AutoresetMode, num_envs: int = 8) -> VectorEnv:
@@ -56,3 +56,10 @@ def test_rllibs_sampler_loses_the_first_step_of_every_episode_under_same_step() 
 def test_a_sampler_that_does_not_reset_is_refused_under_disabled() -> None:
     with pytest.raises(ResetNeeded, match=r"have ended; call reset\(options="):
         rllib(batch(AutoresetMode.DISABLED), 200)
+
+
+@pytest.mark.parametrize("task", ["copy", make_task("copy")], ids=["name", "Task"])
+def test_an_unknown_setting_is_refused_in_pythons_own_words_too(task: object) -> None:
+    # TorchRL's GymEnv makes every id with `frameskip` first, and goes on without only where these words say so.
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+        gym.make("TextGen-v0", task=task, frameskip=1)
