@@ -29,6 +29,8 @@ EXAMPLES = {
     "rllib_ppo": "rllib",
     "rllib_masked_ppo": "rllib",
     "sb3_ppo": "",
+    "tianshou_ppo": "tianshou",
+    "tianshou_masked_dqn": "tianshou",
 }
 COLUMNS = (
     "library",
