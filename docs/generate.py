@@ -111,12 +111,14 @@ def metrics(name: str) -> str:
 
 def results(name: str) -> str:
     """The row of the README's table of string tasks, with its command."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"^\| {name.upper()} \|.*$", readme, flags=re.MULTILINE)
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    found = [i for i, line in enumerate(lines) if line.startswith(f"| {name.upper()} |")]
     if not found:
         return ""
-    header = "| agent | copy | reverse | sort | count |\n|---|---|---|---|---|"
-    return f"\n{header}\n{found[0]}\n\n{MEANING}\n"
+    top = found[0]
+    while lines[top - 1].startswith("|"):
+        top -= 1
+    return "\n" + "\n".join([*lines[top : top + 2], lines[found[0]]]) + f"\n\n{MEANING}\n"
 
 
 def algorithm_table() -> str:
@@ -228,7 +230,7 @@ def interop() -> str:
         "autoreset",
         "episodes",
         "mean return",
-        "sees what the envs count",
+        "counts agree",
     )
     return f"\n{table(header, rows)}\n"
 
