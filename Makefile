@@ -69,5 +69,9 @@ bench-full: install
 interop: install
 	$(BIN)/python benchmarks/interop.py
 
+# The tests of the envs on the oldest Gymnasium that we admit, RLlib's and the newest.
+gymnasium-versions: install
+	$(BIN)/python benchmarks/gymnasium_versions.py
+
 clean:
 	rm -rf .venv runs build site *.egg-info

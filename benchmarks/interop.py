@@ -29,6 +29,11 @@ EXAMPLES = {
     "rllib_ppo": "rllib",
     "rllib_masked_ppo": "rllib",
     "sb3_ppo": "",
+    "sb3_dqn": "",
+    "sb3_maskable_ppo": "",
+    "sb3_recurrent_ppo": "",
+    "cleanrl_ppo": "",
+    "reinforce": "",
     "tianshou_ppo": "tianshou",
     "tianshou_masked_dqn": "tianshou",
 }
@@ -107,16 +112,16 @@ def check(line: Mapping[str, Any], reaches: float | None = None) -> None:
     Raises:
         ValueError: they differ in episodes, steps or returns; no episode ended; or the mean return is too low.
     """
+    if int(line["episodes"]) < 1:
+        raise ValueError("at least one episode must end, got none")
     # SB3's Monitor rounds a return to six digits; float32 sums of five returns of a few rewards lose less.
     tolerance = 1e-6 * max(1, int(line["episodes"]))
     for what, allowed in (("episodes", 0.0), ("steps", 0.0), ("return", tolerance)):
         env, library = float(line[f"{what}_env"]), float(line[f"{what}_library"])
         if abs(env - library) > allowed:
             raise ValueError(
-                f"{what} must be the same on both sides, got {env} in the env and {library} in the library"
+                f"{what} must be the same on both sides, got {env:.12g} in the env and {library:.12g} in the library"
             )
-    if int(line["episodes"]) < 1:
-        raise ValueError("at least one episode must end, got none")
     if reaches is not None and float(line["mean_return"]) < reaches:
         raise ValueError(f"mean_return must be at least {reaches}, got {line['mean_return']}")
 

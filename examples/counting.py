@@ -1,10 +1,10 @@
 """What the envs of an example counted, to be held against what the library saw: `count(env)` and `report(...)`.
 
 `count` wraps an env from the inside: whatever library steps it, and however it resets it, each episode that ends here
-is noted with its steps and its return, and each step after an end without a reset is none. Nothing else changes; info
-least of all, where Gymnasium's own RecordEpisodeStatistics writes what libraries read as theirs. The lists are this
-module's, not an object's, so that a library that copies what makes the env (RLlib does) writes to the same ones; in
-other processes they stay empty, so let the envs run in the main one.
+is noted with its steps and its return; one that a reset cuts short is none. Nothing else changes; info least of all,
+where Gymnasium's own RecordEpisodeStatistics writes what libraries read as theirs. The lists are this module's, not an
+object's, so that a library that copies what makes the env (RLlib does) writes to the same ones; in other processes they
+stay empty, so let the envs run in the main one.
 """
 
 from __future__ import annotations
@@ -46,16 +46,15 @@ class Counted(gym.Wrapper[Any, Any, Any, Any]):
     """One env."""
 
     def reset(self, **kwargs: Any) -> Any:
-        self._rewards: list[float] | None = []
+        self._rewards: list[float] = []
         return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> Any:
         result = _, reward, terminated, truncated, _ = self.env.step(action)
-        if self._rewards is not None:
-            self._rewards.append(float(reward))
-            if terminated or truncated:
-                _note(self._rewards)
-                self._rewards = None
+        self._rewards.append(float(reward))
+        if terminated or truncated:
+            _note(self._rewards)
+            self._rewards = []
         return result
 
     def action_masks(self) -> Any:

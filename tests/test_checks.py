@@ -97,9 +97,10 @@ def test_good_envs_of_every_kind_pass(name: str) -> None:
     check_env(gym.make("TextGen-v0", **GOOD[name]))
 
 
-@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1"])
-def test_other_peoples_envs_pass(env_id: str) -> None:
-    report = examine(gym.make(env_id, max_episode_steps=50), num_episodes=3)
+@pytest.mark.parametrize("name", ["FrozenLake", "Taxi", "CliffWalking"])
+def test_other_peoples_envs_pass(name: str) -> None:
+    newest = max((spec for spec in gym.registry.values() if spec.name == name), key=lambda spec: spec.version or 0)
+    report = examine(gym.make(newest.id, max_episode_steps=50), num_episodes=3)
     assert not report.broken
     assert set(report.kept) | set(report.unchecked) == {clause.name for clause in EVERY}
 

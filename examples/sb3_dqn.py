@@ -1,0 +1,50 @@
+"""Stable-Baselines3's DQN learns to copy. `python examples/sb3_dqn.py`."""
+
+import argparse
+
+import gymnasium as gym
+import torch
+from counting import count, report
+
+import textenvs  # noqa: F401 - registers the ids
+
+try:
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.env_util import make_vec_env
+except ImportError:
+    raise SystemExit('this example needs Stable-Baselines3; pip install "textenvs[sb3]"') from None
+
+
+def make_env():
+    return count(gym.make("textenvs/Copy-v0", length=3, alphabet="abcd", dense=True, observation="onehot"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="a few updates only")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = DQN(
+        "MlpPolicy",
+        make_vec_env(make_env, n_envs=16, seed=arguments.seed),
+        learning_rate=1e-3,
+        learning_starts=500,
+        train_freq=1,
+        gradient_steps=4,
+        batch_size=128,
+        gamma=1.0,
+        target_update_interval=500,
+        exploration_fraction=0.2,
+        exploration_final_eps=0.0,
+        stats_window_size=100_000,  # every episode
+        seed=arguments.seed,
+        device="cpu",
+    )
+    model.learn(1_000 if arguments.smoke else 20_000)
+    episodes = model.ep_info_buffer
+    report("stable-baselines3", [episode["r"] for episode in episodes], [episode["l"] for episode in episodes])
+
+
+if __name__ == "__main__":
+    main()
