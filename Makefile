@@ -68,6 +68,7 @@ bench-full: install
 # Makes the venvs of the libraries that need one (gigabytes, once) and trains every plug-in example on one core.
 interop: install
 	$(BIN)/python benchmarks/interop.py
+	$(BIN)/python benchmarks/fits.py
 
 # The tests of the envs on the oldest Gymnasium that we admit, RLlib's and the newest.
 gymnasium-versions: install

@@ -36,6 +36,8 @@ EXAMPLES = {
     "reinforce": "",
     "tianshou_ppo": "tianshou",
     "tianshou_masked_dqn": "tianshou",
+    "torchrl_ppo": "torchrl",
+    "torchrl_masked_ppo": "torchrl",
 }
 COLUMNS = (
     "library",
