@@ -287,6 +287,45 @@ def test_the_page_of_a_benchmark_holds_what_its_statistics_say(tmp_path: Path) -
     assert "| `ppo` | 0.938 [" in to_markdown(data)
 
 
+def test_runs_that_did_not_get_there_count_as_later(tmp_path: Path) -> None:
+    """Two of five reached the threshold: half of them never did, so nobody knows the median."""
+    rows = [benchmark_row("ppo", "textenvs/Copy-v0", seed, 0.95 if seed < 2 else 0.5) for seed in range(5)]
+    (agent,) = gather([write_benchmark(tmp_path / "two", rows)])["agents"]
+    assert (agent["reached"], agent["episodes"], agent["seconds"]) == ([2, 5], None, None)
+    rows[2] = benchmark_row("ppo", "textenvs/Copy-v0", 2, 0.91)
+    (agent,) = gather([write_benchmark(tmp_path / "three", rows)])["agents"]
+    (line,) = gather([write_benchmark(tmp_path / "one", rows[:1])])["profiles"]
+    assert line["points"][0] == [0.0, 1.0, None, None]  # of a single run there is no interval
+    assert (agent["reached"], agent["episodes"]) == ([3, 5], 4000 - 2000 * 0.91)
+
+
+def test_an_evaluation_is_laid_out_before_and_after(tmp_path: Path) -> None:
+    side = {"response": "bad", "return": 0.25, "judge": 0.5}
+    after = {"mean_return": 0.75, "stderr": 0.01, "judge": 0.9, "judge_stderr": 0.02, "mean_length": 3.0}
+    evaluation = after | {
+        "greedy": {"mean_return": 0.8, "stderr": 0.03, "judge": 0.95, "judge_stderr": 0.04},
+        "start": {"mean_return": 0.25, "stderr": 0.02, "judge": 0.5, "judge_stderr": 0.05, "mean_length": 4.0},
+        "split": "heldout",
+        "judge_name": "vader",
+        "env": {"id": "TextGen-v0"},
+        "warnings": ["the judge fell"],
+        "gain": {"mean_return": 0.5, "mean_return_stderr": 0.015, "judge": 0.4, "judge_stderr": 0.06},
+        "pairs": [{"prompt": "It was", "before": side, "after": side | {"response": "good"}}],
+    }
+    (found,) = gather([write_run(tmp_path / "run", evaluation=evaluation)])["evaluations"]
+    assert found["columns"] == ["before", "after, sampled", "after, greedy"]
+    assert found["main"] == [
+        {"by": "the reward", "cells": [[0.25, 0.02], [0.75, 0.01], [0.8, 0.03]], "gain": [0.5, 0.015]},
+        {"by": "judge: vader", "cells": [[0.5, 0.05], [0.9, 0.02], [0.95, 0.04]], "gain": [0.4, 0.06]},
+    ]
+    assert dict(found["rows"])["mean_length"] == [[4.0, None], [3.0, None], [None, None]]
+    (pair,) = found["pairs"]
+    assert [pair[when]["response"] for when in ("before", "after")] == ["bad", "good"]
+    markdown = to_markdown(gather([tmp_path / "run"]))
+    assert "| `seed 0` | `the reward` | 0.250 ± 0.020 | 0.750 ± 0.010 | 0.800 ± 0.030 | 0.500 ± 0.015 |" in markdown
+    assert "**Warning:** `the judge fell`" in markdown
+
+
 def test_results_of_different_sources_are_marked(tmp_path: Path) -> None:
     rows = benchmark_rows()
     rows[3].update(commit="def", date="2026-11-23 10:00")

@@ -490,4 +490,9 @@ def test_tables_are_sorted_and_filtered_by_keyboard(browser: Any, tmp_path: Path
     page.get_by_label("Environment", exact=True).select_option(label="textenvs/Copy-v0")
     assert page.locator(".growth .legend").first.locator("button").count() == 3
     assert watched.texts(".profile .legend button") == ["b", "c", "a", "random"]
+    keys = "(all) => all.map((key) => key.className)"
+    colours = page.eval_on_selector_all(".profile .legend .key", keys)
+    assert len(set(colours)) == 4
+    # A colour says who it is, whoever else is drawn.
+    assert page.eval_on_selector_all(".growth .slot:first-child .legend .key", keys) == colours[:3]
     watched.assert_quiet(path)

@@ -57,8 +57,9 @@ def benchmark_page(out: Path) -> dict[str, Any]:
 
 def _subject(summary: Summary, num_jobs: int) -> str:
     """Say what was run, and whose score the second half of the sentence gives: a name stands in this half only."""
-    counts = f"{len(summary['agents'])} agents in {len(summary['envs'])} environments, {num_jobs} jobs"
-    return f"{counts}; the best that learns is {summary['against']}"
+    sizes = {"agent": len(summary["agents"]), "environment": len(summary["envs"]), "job": num_jobs}
+    agents, envs, jobs = (f"{size} {name}" + "s" * (size != 1) for name, size in sizes.items())
+    return f"{agents} in {envs}, {jobs}; the best that learns is {summary['against']}"
 
 
 def _summary(summary: Summary) -> str:
@@ -187,12 +188,14 @@ def _growth(
 
 
 def _series(bands: Sequence[tuple[str, Band | None]]) -> list[dict[str, Any]]:
-    """Lines as the page draws them: points of x, y, low, high."""
-    return [
-        {"name": name, "points": [[_short(value) for value in point] for point in zip(*band, strict=True)]}
-        for name, band in bands
-        if band is not None
-    ]
+    """Lines as the page draws them: points of x, y, low, high; single runs have no interval, and so no ends of one."""
+    lines = []
+    for name, band in bands:
+        if band is not None:
+            ends = [None, None] if np.array_equal(band[2], band[3]) else [2, 3]
+            points = [[_short(v) for v in point] for point in zip(*band, strict=True)]
+            lines.append({"name": name, "points": [[*p[:2], *(k and p[k] for k in ends)] for p in points]})
+    return lines
 
 
 def _short(value: float) -> float | None:

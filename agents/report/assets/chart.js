@@ -3,6 +3,11 @@
 const MARGIN = { top: 26, right: 14, bottom: 40, left: 52 };
 const NUM_COLORS = 8;
 
+/** Classes of the n-th line: a colour, and dashes when those are used up. */
+function lookOf(n) {
+  return `c${n % NUM_COLORS} d${Math.floor(n / NUM_COLORS)}`;
+}
+
 /** Round tick positions that cover low to high. */
 function ticks(low, high, most) {
   const rough = (high - low) / most || 1;
@@ -40,13 +45,14 @@ function span(values, spread) {
 /**
  * Draw a chart into a block and return its figure.
  *
- * spec: title; xName; yName; series: {name, points: [[x, y, low, high]], faint}, low and high perhaps null; range: of y,
+ * spec: title; xName; yName; series: {name, points: [[x, y, low, high]], faint, color}, low and high perhaps null, color the
+ * number of a colour, the line's place unless given; range: of y,
  * or null for that of the data; log: whether x is drawn by its logarithm; start: share of x at which it is
  * read first, 1 unless given.
  */
 function chart(spec) {
   const hidden = new Set();
-  const series = spec.series.map((one, k) => ({ ...one, k, points: one.points.filter((point) => point[1] !== null) }));
+  const series = spec.series.map((one, k) => ({ ...one, k, look: lookOf(one.color ?? k), points: one.points.filter((point) => point[1] !== null) }));
   const stops = [...new Set(series.flatMap((one) => one.points.map((point) => point[0])))].sort((a, b) => a - b);
   const plot = make("div", { class: "plot" });
   const reading = make("output", { class: "reading" });
@@ -70,14 +76,14 @@ function chart(spec) {
     const shown = series.filter((one) => !hidden.has(one.k)).map((one) => [one, at(one, x)]).filter(([, point]) => point);
     reading.replaceChildren(
       make("b", {}, `${spec.xName} ${spell(x)}`),
-      ...shown.map(([one, point]) => make("span", {}, make("i", { class: `key c${one.k % NUM_COLORS} d${Math.floor(one.k / NUM_COLORS)}` }), `${one.name} ${spellPoint(point)}`)),
+      ...shown.map(([one, point]) => make("span", {}, make("i", { class: `key ${one.look}` }), `${one.name} ${spellPoint(point)}`)),
     );
     slider.setAttribute("aria-valuetext", `${spec.xName} ${spell(x)}: ` + shown.map(([one, point]) => `${one.name} ${spellPoint(point)}`).join("; "));
     if (!state) return;
     const cursor = state.x(x);
     state.cursor.setAttribute("x1", cursor);
     state.cursor.setAttribute("x2", cursor);
-    state.dots.replaceChildren(...shown.map(([one, point]) => draw("circle", { cx: state.x(point[0]), cy: state.y(point[1]), r: 3.5, class: `dot c${one.k % NUM_COLORS}` })));
+    state.dots.replaceChildren(...shown.map(([one, point]) => draw("circle", { cx: state.x(point[0]), cy: state.y(point[1]), r: 3.5, class: `dot ${one.look}` })));
   };
 
   const render = () => {
@@ -114,7 +120,7 @@ function chart(spec) {
     );
     const lines = draw("g", { "clip-path": `url(#${clip})` });
     for (const one of [...visible].sort((a, b) => Number(b.faint ?? false) - Number(a.faint ?? false))) {
-      const color = `c${one.k % NUM_COLORS} d${Math.floor(one.k / NUM_COLORS)}`;
+      const color = one.look;
       const band = one.points.filter((point) => point[2] !== null && point[2] !== undefined);
       if (band.length > 1) lines.append(draw("path", { class: `band ${color}`, d: path([...band.map((p) => [x(p[0]), y(p[3])]), ...band.reverse().map((p) => [x(p[0]), y(p[2])])]) + "Z" }));
       lines.append(draw("path", { class: `line ${color}${one.faint ? " faint" : ""}`, d: path(one.points.map((p) => [x(p[0]), y(p[1])])) }));
@@ -141,7 +147,7 @@ function chart(spec) {
         button.setAttribute("aria-pressed", String(!hidden.has(one.k)));
         render();
       },
-    }, make("i", { class: `key c${one.k % NUM_COLORS} d${Math.floor(one.k / NUM_COLORS)}` }), one.name);
+    }, make("i", { class: `key ${one.look}` }), one.name);
     legend.append(button);
   }
   slider.addEventListener("input", read);

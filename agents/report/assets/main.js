@@ -41,12 +41,14 @@ function runCharts(block, { curves, seeds }) {
 }
 
 /** The curves of a benchmark: the profile, and growth over episodes and over seconds, of all or of one environment. */
-function benchmarkCharts({ profiles, growth }) {
-  document.querySelector(".profile").append(chart({ title: "performance profile", xName: "score", yName: "share of runs above", series: profiles, range: [0, 1.03], start: 0.5 }));
+function benchmarkCharts({ profiles, growth, agents }) {
+  const places = new Map(agents.map(({ agent }, k) => [agent, k])); // an agent has one colour in all charts
+  const colored = (series) => series.map((one) => ({ ...one, color: places.get(one.name) }));
+  document.querySelector(".profile").append(chart({ title: "performance profile", xName: "score", yName: "share of runs above", series: colored(profiles), range: [0, 1.03], start: 0.5 }));
   const block = document.querySelector(".growth");
   const figures = make("div", { class: "figures two" });
   const render = (k) => figures.replaceChildren(...growth[k][1].map(([axis, series]) =>
-    make("div", { class: "slot" }, chart({ title: "IQM of scores", xName: axis, yName: "IQM of normalised training return", series, log: true }))));
+    make("div", { class: "slot" }, chart({ title: "IQM of scores", xName: axis, yName: "IQM of normalised training return", series: colored(series), log: true }))));
   block.append(make("div", { class: "controls" }, field("Environment", choice(growth.map(([name], k) => [String(k), name]), "0", (k) => render(Number(k))))), figures);
   render(0);
 }
