@@ -75,7 +75,7 @@ class Curve:
     def note(self, returns: Iterable[float]) -> bool:
         """Take episodes that just ended; False when there must be no more."""
         now = self.elapsed[0]
-        new = [float(value) for value in returns][: self.num_episodes - len(self.returns)]
+        new = [float(value) for value in returns]
         self.returns += new
         self.seconds += [now] * len(new)
         return len(self.returns) < self.num_episodes and now < self.budget

@@ -22,12 +22,13 @@ import pytest
 import textenvs
 from agents import benchmark, benchmark_jobs, benchmark_workers
 from agents.benchmark import run_benchmark
-from agents.benchmark_agents import NAMES, Curve, SB3Policy, find_agent, trained
+from agents.benchmark_agents import NAMES, Curve, SB3Policy, find_agent
 from agents.benchmark_jobs import Job, Scale, run_job, scale_of
 from agents.benchmark_results import COLUMNS, bin_curve, env_slug, job_folder, read_results, slug, write_tables
 from agents.benchmark_tables import cells, markdown, notes, summarise, tables
 from agents.cli import main
 from agents.cli_arguments import UsageError, seed_list
+from agents.policy import OraclePolicy
 from agents.suites import SUITES, Suite, SuiteEnv, load_suite
 
 COPY = {"length": 2, "alphabet": "abcd", "dense": True}
@@ -54,7 +55,7 @@ def dies(observation):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def slow(observation):
-    time.sleep(0.002)
+    time.sleep(0.003)
     return 0
 
 def light_worker(connection, out):
@@ -193,11 +194,13 @@ def test_seeds_are_paired_and_scores_are_between_random_and_optimal(
     from agents import rollout
 
     problems: list[list[int]] = []
+    returns: list[float] = []
     collect = rollout.collect
 
     def watched(*arguments: Any, **settings: Any) -> Any:
         result = collect(*arguments, **settings)
         problems.append([int(info["problem"]) for info in result.infos])
+        returns.append(float(result.returns.mean()))
         return result
 
     monkeypatch.setattr(rollout, "collect", watched)
@@ -207,6 +210,7 @@ def test_seeds_are_paired_and_scores_are_between_random_and_optimal(
     assert problems[4] == problems[7] != problems[0]
     assert rows["oracle", env_slug(suite.envs[0]), 0]["score"] == 1.0
     row = rows["acts:first", env_slug(suite.envs[0]), 0]
+    assert row["final_return"] == row["final_return_greedy"] == pytest.approx(returns[2])
     assert row["score"] == pytest.approx((row["final_return"] - row["random_return"]) / (1 - row["random_return"]))
     assert row["split"] == "heldout"
 
@@ -230,15 +234,24 @@ def test_a_threshold_is_counted_by_episode(monkeypatch: pytest.MonkeyPatch, tmp_
         curve.seconds[:] = [1.0] * 100
         curve.note([1.0] * 200)
         curve.seconds[100:] = [2.0 + i for i in range(200)]
-        return trained(find_agent("random", {}), env_id, kwargs, seed, Curve(1, 1))
+        return TwoFaced
 
     monkeypatch.setattr(benchmark_jobs, "trained", pretend)
     job = Job("s", find_agent("ppo", {}), TINY.envs[0], Scale(0.0, 1.0, "optimal"), 0, 10**6, 10**6)
     row = run_job(job, tmp_path / "job")
     assert (row["threshold"], row["episodes_to_threshold"], row["seconds_to_threshold"]) == (0.95, 222, 123.0)
+    assert row["final_return_greedy"] == 1.0 > row["final_return"] == row["score"]
     row = run_job(replace(job, scale=Scale(0.0, 2.0, "range")), tmp_path / "other")
     assert (row["episodes_to_threshold"], row["seconds_to_threshold"]) == (None, None)
     assert row["optimal_from"] == "range"
+
+
+class TwoFaced(OraclePolicy):
+    """Writes the reference when greedy, and the first symbol again and again when sampled."""
+
+    def act(self, *arguments: Any, greedy: bool = False) -> Any:
+        decisions = super().act(*arguments, greedy=greedy)
+        return decisions if greedy else replace(decisions, actions=np.zeros_like(decisions.actions))
 
 
 def test_a_corrupt_result_is_named(tmp_path: Path, inline: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,22 +326,23 @@ def test_a_worker_that_is_killed_in_earnest_is_replaced(tmp_path: Path, acts: Pa
 def test_a_killed_benchmark_leaves_no_process_and_goes_on(
     number: int, wanted: int, tmp_path: Path, acts: Path, inline: list[Any]
 ) -> None:
-    """Killed, or stopped by Ctrl-C, after the first job that ended; then the rest here."""
+    """Killed, or stopped by Ctrl-C, in the middle of the second job; then the rest here."""
     out = tmp_path / "out"
     arguments = [f"textenvs/Copy-v0{json.dumps(COPY)}", "--agents", "acts:slow", "--seeds", "4", "--out", str(out)]
     code = f"import sys; sys.path.insert(0, {str(acts)!r}); from agents.cli import main; main(sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "benchmark", *arguments], start_new_session=True, stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: bool(results(out)))
+    wait_for(lambda: any(out.glob("jobs/*/*/seed_1/log.txt")))  # the second job has begun
     workers = children(process.pid)
     assert workers
+    done = results(out)
     os.kill(process.pid, number)
     said = process.communicate()[1]  # ends when the last of them has closed it
     assert process.returncode == wanted
     assert ("textenvs: interrupted" in said) == (wanted == 130)
     wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-    done = results(out)
+    assert results(out) == done  # the job under way, of seconds, was not gone on with
     assert 1 <= len(done) < 4
     rows, _ = run_benchmark(load_suite(arguments[0]), ["acts:slow"], range(4), out, quiet=True)
     assert len(inline) == 4 - len(done)
@@ -543,6 +557,7 @@ def test_the_scale_is_exact_where_it_can_be() -> None:
         pytest.approx(textenvs.anchors(textenvs.Rules(task="copy", **COPY)).random), 1.0, "optimal"
     )
     assert scale_of(SuiteEnv("TextGen-v0")).optimal_from == "range"
+    assert Scale(0.5, 1.5, "optimal").threshold == 1.45
     assert Scale(0.5, 0.5, "optimal").threshold is None
     assert Scale(0.5, 0.5, "optimal").score(0.7) is None
     assert Scale(0.0, 2.0, "optimal").score(0.5) == 0.25
