@@ -184,11 +184,13 @@ def nav_rewards() -> str:
 
 def nav_plug_in() -> str:
     """The guides for other libraries in mkdocs.yml, by their titles."""
-    guides = [path for path in sorted(DOCS.glob("plug_in/*.md")) if path.stem != "index"]
-    titles = [re.findall(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[0] for path in guides]
-    return "\n".join(
-        f"      - {title}: plug_in/{path.name}" for title, path in sorted(zip(titles, guides, strict=True))
-    )
+    return "\n".join(f"      - {title}: plug_in/{path.name}" for title, path in _guides())
+
+
+def _guides() -> list[tuple[str, Path]]:
+    """Title and file of each guide."""
+    found = [path for path in DOCS.glob("plug_in/*.md") if path.stem != "index"]
+    return sorted((re.findall(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)[0], path) for path in found)
 
 
 def examples(*names: str) -> str:

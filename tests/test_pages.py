@@ -1,8 +1,7 @@
 """The documentation is true: generated pages are fresh, all code runs, every command parses, the site asks nobody.
 
-A block of code belongs to its file: all Python blocks of a file run in one namespace, in order. `<!-- slow -->` on the
-line before a block leaves it to `make test-slow`. Guides for libraries with a venv of their own run there
-(benchmarks/fits.py), and here where the library happens to be.
+A block of code belongs to its file: all Python blocks of a file run in one namespace, in order. Guides for libraries
+with a venv of their own run there (benchmarks/fits.py), and here where the library happens to be.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -35,7 +35,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
 #: Pages whose scores need programs to run.
 SANDBOXED = ("envs/pythonfunction.md", "rewards/python_program.md")
-BLOCK = re.compile(r"^(?:<!-- (slow) -->\n\n?)?```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 #: Guides whose library has a venv of its own -> what it is imported as.
 ELSEWHERE = {"rllib": "ray", "tianshou": "tianshou", "torchrl": "torchrl"}
 
@@ -127,20 +127,13 @@ def test_what_a_random_policy_wrote_cannot_drive_a_terminal_or_a_page() -> None:
 # ------------------------------------------------------------------------------------------------------------ code
 
 
-def run_blocks(path: Path, *, slow: bool) -> int:
-    """Run a page's Python blocks; how many of the asked kind. A slow one has those before it run first."""
-    blocks = [
-        (mark, code) for mark, language, code in BLOCK.findall(path.read_text(encoding="utf-8")) if language == "python"
-    ]
-    if slow:
-        last = max((i for i, (mark, _) in enumerate(blocks) if mark == "slow"), default=-1)
-        blocks = blocks[: last + 1]
-    else:
-        blocks = [(mark, code) for mark, code in blocks if mark != "slow"]
-    namespace: dict[str, Any] = {"__name__": "page"}
+def run_blocks(path: Path) -> int:
+    """Run a page's Python blocks; how many."""
     if path.parent.name == "plug_in" and path.stem in ELSEWHERE:
         pytest.importorskip(ELSEWHERE[path.stem], reason="benchmarks/fits.py runs this page in a venv of its own")
-    for _, code in blocks:
+    blocks = [code for language, code in BLOCK.findall(path.read_text(encoding="utf-8")) if language == "python"]
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for code in blocks:
         exec(compile(code, name_of(path), "exec"), namespace)
     return len(blocks)
 
@@ -162,29 +155,22 @@ HAND_WRITTEN = [path for path in PAGES[1:] if path.parent.name not in ("envs", "
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize("path", HAND_WRITTEN, ids=name_of)
 def test_code_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_blocks(path, slow=False)
+    run_blocks(path)
     capsys.readouterr()
 
 
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize("folder", ["envs", "rewards"])
 def test_code_of_generated_pages_runs(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sum(run_blocks(path, slow=False) for path in sorted((DOCS / folder).glob("*.md"))) >= 27
+    assert sum(run_blocks(path) for path in sorted((DOCS / folder).glob("*.md"))) >= 27
     capsys.readouterr()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("scratch")
-@pytest.mark.parametrize("path", HAND_WRITTEN, ids=name_of)
-def test_slow_code_runs(path: Path) -> None:
-    run_blocks(path, slow=True)
 
 
 @pytest.mark.usefixtures("scratch")
 def test_what_the_code_says_it_prints_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """A line `print(...)  # text` says what comes out, unless the remark is a sentence about it."""
     for page in ("contract.md", "faq.md", "index.md"):
-        run_blocks(DOCS / page, slow=False)
+        run_blocks(DOCS / page)
         printed = capsys.readouterr().out
         for said in re.findall(
             r"^ *print\(.*\)  # ([\[({\d]\S.*|True .*|abc 1.0|What is .*|Discrete.*)$",
@@ -199,7 +185,7 @@ def test_what_the_code_says_it_prints_it_prints(capsys: pytest.CaptureFixture[st
 
 def commands(path: Path) -> Iterator[list[str]]:
     """The commands in a page's blocks of shell, as words; lines that go on with a backslash are one."""
-    for _, language, code in BLOCK.findall(path.read_text(encoding="utf-8")):
+    for language, code in BLOCK.findall(path.read_text(encoding="utf-8")):
         if language in ("", "sh", "bash", "shell", "console"):
             for line in code.replace("\\\n", " ").splitlines():
                 if re.match(r"(textenvs|make|python|pip) ", line):
@@ -242,6 +228,23 @@ def test_commands_parse(path: Path, parsed: list[str], capsys: pytest.CaptureFix
         elif words[0] == "pip":
             named = re.findall(r"\[([\w,]+)\]", " ".join(words))
             assert {extra for group in named for extra in group.split(",")} <= set(extras), words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index.md", "add_a_task.md"])
+def test_what_a_newcomer_pastes_works(page: str, tmp_path: Path) -> None:
+    """The commands of the first pages, as they stand there, one after the other."""
+    first = next(
+        code for language, code in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")) if language == "python"
+    )
+    (tmp_path / "vowels.py").write_text(first, encoding="utf-8")
+    pasted = [words[1:] for words in commands(DOCS / page) if words[0] == "textenvs"]
+    assert len(pasted) >= 4
+    for words in pasted:
+        command = [sys.executable, "-m", "agents.cli", *words]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        assert result.returncode == 0, f"{words}: {result.stderr}"
 
 
 @cache
