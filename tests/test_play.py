@@ -177,6 +177,10 @@ def test_completion_offers_what_legal_tokens_spell() -> None:
     legal = [env.unwrapped.rules.vocab.tokens[i] for i in np.flatnonzero(before[1])]
     assert completions(env, "") == sorted(legal)
     assert (env.unwrapped.text(), env.unwrapped.action_masks().tolist()) == before
+    env = gym.make("textenvs/GuessNumber-v0")
+    env.reset(seed=0)
+    assert completions(env, "4") == [f"4{digit}" for digit in range(10)]
+    assert completions(env, "-") == []  # not legal, though digits were after it
     env = gym.make("TextGen-v0")
     env.reset(seed=0)
     assert completions(env, "") == []  # all 2,048 are legal
@@ -184,7 +188,8 @@ def test_completion_offers_what_legal_tokens_spell() -> None:
     assert "It is great" in found
     vocab = env.unwrapped.rules.vocab
     assert all(line.startswith("It is gr") and line != "It is gr" for line in found)
-    assert {len(vocab.encode(line)) for line in found} <= {3, 4}
+    # The last token finishes what was typed or continues it; a tokenizer that spells a line otherwise offers it not.
+    assert all("It is gr".startswith(vocab.decode(vocab.encode(line)[:-1])) for line in found)
     env = gym.make("textenvs/Copy-v0", alphabet="a\x1bbc", length=2)
     env.reset(seed=0)
     assert completions(env, "") == ["=", "a", "b", "c"]  # an escape would drive the terminal
