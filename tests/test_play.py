@@ -189,7 +189,9 @@ def test_completion_offers_what_legal_tokens_spell() -> None:
     vocab = env.unwrapped.rules.vocab
     assert all(line.startswith("It is gr") and line != "It is gr" for line in found)
     # The last token finishes what was typed or continues it; a tokenizer that spells a line otherwise offers it not.
-    assert all("It is gr".startswith(vocab.decode(vocab.encode(line)[:-1])) for line in found)
+    for typed in ("It is gr", "I lo"):
+        lines = completions(env, typed)
+        assert all(typed.startswith(vocab.decode(vocab.encode(line)[:-1])) for line in lines)
     env = gym.make("textenvs/Copy-v0", alphabet="a\x1bbc", length=2)
     env.reset(seed=0)
     assert completions(env, "") == ["=", "a", "b", "c"]  # an escape would drive the terminal
