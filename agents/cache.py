@@ -94,7 +94,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.num_slots = max_tokens + 1
         super().__init__(layers=[_SlotLayer(num_rows, self.num_slots) for _ in range(num_layers)])
         self._all_rows = torch.arange(num_rows)
-        self._positions = torch.arange(max_tokens)
+        # Any S of it, one after another, are a row of the mask; how far it is from the middle says what it hides.
+        self._seen_hidden = torch.cat([torch.zeros(max_tokens), torch.full((max_tokens,), -torch.inf)])
 
     def open(self, rows: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Point the next forward at some rows, each continuing at its own position.
@@ -114,8 +115,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         length, width = int((starts + lengths).max()), int(lengths.max())
         if length > most:
             raise ValueError(f"max_tokens must be at least {length} for this sequence, got {most}; raise it")
-        if self._positions.device != device:
-            self._positions, self._all_rows = self._positions.to(device), self._all_rows.to(device)
+        if self._all_rows.device != device:
+            self._seen_hidden, self._all_rows = self._seen_hidden.to(device), self._all_rows.to(device)
         positions = written = starts[:, None]
         if width > 1:
             steps = torch.arange(width, device=device)
@@ -128,8 +129,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.address = Address(self.num_slots, rows, some, begins, written, length)
         for layer in self.layers:
             layer.address = self.address
-        hidden = self._positions[:length] > positions[:, None, :, None]
-        return positions, torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
+        return positions, self._seen_hidden.unfold(0, length, 1)[most - 1 - positions[:, None]]
 
 
 @torch.no_grad()

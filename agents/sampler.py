@@ -59,27 +59,28 @@ class Sampler:
         last tokens of those go first, without padding the others.
         """
         fresh = observations[rows, self.prompt_slots] == self.pad_id
-        self.fed[rows[fresh]] = 0
-        begins = self.fed[rows] == 0
-        if begins.any():
+        starts = np.where(fresh, 0, self.fed[rows])
+        begins = starts == 0
+        if np.count_nonzero(begins):
             began = rows[begins]
             self.first[began] = (observations[began] != self.pad_id).argmax(1)
             self.num_used[began] = _DRAWN_AHEAD
-        if begins.all():
-            self.forward = find_forward(self.model)  # which may have got an adapter or a hook since
-        starts = self.fed[rows]
+            if len(began) == len(rows):
+                self.forward = find_forward(self.model)  # which may have got an adapter or a hook since
+        first = self.first[rows]
         # Most rows have one new token; only where the slot after it is filled too is there more to count.
-        ends = np.where(fresh, self.prompt_slots, self.first[rows] + starts + 1)
-        more = np.flatnonzero(begins | (observations[rows, np.minimum(ends, observations.shape[1] - 1)] != self.pad_id))
-        ends[more] = self.first[rows[more]] + (observations[rows[more]] != self.pad_id).sum(1)
-        self.fed[rows] = ends - self.first[rows]
-        lengths = self.fed[rows] - starts
-        long = np.flatnonzero(lengths > 1)
-        parts = [(rows[long], starts[long], lengths[long] - 1)] if len(long) else []
-        parts.append((rows, self.fed[rows] - 1, np.ones_like(lengths)))
+        ends = np.where(fresh, self.prompt_slots, first + starts + 1)
+        more = begins | (observations[rows, np.minimum(ends, observations.shape[1] - 1)] != self.pad_id)
+        if np.count_nonzero(more):
+            ends[more] = first[more] + (observations[rows[more]] != self.pad_id).sum(1)
+        self.fed[rows] = fed = ends - first
+        lengths = fed - starts
+        long = lengths > 1
+        parts = [(rows[long], starts[long], lengths[long] - 1)] if np.count_nonzero(long) else []
+        parts.append((rows, fed - 1, np.ones_like(lengths)))
         if self.forward is not None:
             return self._own_forward(self.forward, observations, parts)
-        if len(long) == len(rows):
+        if long.all():
             parts = [(rows, starts, lengths)]
         hidden = [self._model_forward(observations, part) for part in parts][-1]
         return hidden[torch.arange(len(rows)), torch.from_numpy(parts[-1][2] - 1)]
@@ -122,11 +123,11 @@ class Sampler:
 
     def draw(self, log_probs: Tensor, rows: NDArray[np.int64], rngs: Sequence[Generator]) -> Tensor:
         """Draw an action (n,) for each row from log-probabilities (n, V), by inverse CDF."""
-        for i in np.flatnonzero(self.num_used[rows] == _DRAWN_AHEAD).tolist():
+        used = self.num_used[rows] % _DRAWN_AHEAD
+        for i in np.flatnonzero(used == 0).tolist():
             self.uniforms[rows[i]] = rngs[i].random(_DRAWN_AHEAD)
-            self.num_used[rows[i]] = 0
-        uniforms = torch.from_numpy(self.uniforms[rows, self.num_used[rows]]).to(log_probs.device)
-        self.num_used[rows] += 1
+        uniforms = torch.from_numpy(self.uniforms[rows, used]).to(log_probs.device)
+        self.num_used[rows] = used + 1
         cdf = log_probs.exp().cumsum(-1, dtype=torch.float64)
         # A uniform below 1 times the total stays below the total, so the token found always has p > 0.
         actions = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]

@@ -111,10 +111,10 @@ MUTANTS = (
     Mutant("the reference moves with the policy", _LM, "return copy.deepcopy(self, frozen).requires_grad_(False)",
            "return self", "test_lora.py::test_the_reference_is_the_adapter_at_the_start_not_the_base"),
     # The cache.
-    Mutant("stale cache after a refill: the row goes on where it was", _SAMPLER, "self.fed[rows[fresh]] = 0", "pass",
-           _SAME),
+    Mutant("stale cache after a refill: the row goes on where it was", _SAMPLER,
+           "np.where(fresh, 0, self.fed[rows])", "self.fed[rows]", _SAME),
     Mutant("stale cache after a refill: the old episode's keys stay visible", _CACHE,
-           ".masked_fill_(hidden, -torch.inf)", "",
+           "[most - 1 - positions[:, None]]", "[0 * positions[:, None]]",
            "test_cache.py::test_rows_at_different_positions_restarting_and_sitting_out"),
     # Padding and masks.
     Mutant("pad == end token in the observation", "textenvs/rules.py",

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from numpy.random import Generator, Philox, SeedSequence
 from small import Ragged, ragged_envs, string_envs, tiny_lm
 
 import textenvs
@@ -119,6 +120,14 @@ def test_works_on_ordinary_vector_envs():
     assert len(rollout) == 7
     assert np.array_equal(rollout.returns, rollout.lengths)
     assert rollout.observations.shape == (*rollout.actions.shape, 4)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**32, 2**63 + 5, 2**100])
+@pytest.mark.parametrize("number", [0, 3, 2**32 - 1, 2**32])
+def test_streams_are_those_of_a_list_of_numbers_of_any_size(seed, number):
+    stream = Generator(Philox(SeedSequence([1, seed, number])))
+    assert np.array_equal(episode_rng(seed, number).random(4), stream.random(4))
+    assert group_seed(seed, number) == SeedSequence([0, seed, number]).generate_state(1, np.uint64)[0]
 
 
 def test_streams_are_apart_and_bad_calls_refused():
