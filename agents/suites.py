@@ -1,8 +1,8 @@
 """What a benchmark asks of its agents: environments, budgets, and each agent's settings there.
 
 A suite is one of `SUITES`, a JSON or TOML file, or a comma list of ids. Its table of settings is the one place that
-says with what an agent enters a suite, ours and those of Stable-Baselines3 alike; all were chosen on seeds from 100 on,
-with the same number of trials each (`benchmarks/LOG.md`).
+says with what an agent enters a suite, ours and those of Stable-Baselines3 alike. All come from seeds from 100 on;
+`benchmarks/tune.py` gives every agent the same number of trials, so far one (`benchmarks/LOG.md`).
 """
 
 from __future__ import annotations
