@@ -6,7 +6,7 @@ export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow mutations bench bench-full interop docs lint install clean
+.PHONY: demo test test-slow mutations bench bench-full interop gymnasium-versions docs lint install clean
 
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt

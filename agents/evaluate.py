@@ -268,12 +268,7 @@ def evaluate_run(
         OSError: when samples cannot be written.
     """
     run = load_run(run_dir)
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}; raise it")
-    if judge is not None:
-        textenvs.as_reward(judge)
+    _check_request(num_episodes, seed, judge)
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
     envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
     rules = getattr(envs.unwrapped, "rules", None)
@@ -315,6 +310,15 @@ def evaluate_run(
     }
     write_evaluation(run_dir, result, rollouts, judged)
     return result
+
+
+def _check_request(num_episodes: int, seed: int, judge: str | None) -> None:
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}; ask for one episode or more")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}; raise it")
+    if judge is not None:
+        textenvs.as_reward(judge)
 
 
 def _judge(

@@ -20,12 +20,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from measure import RESULTS, machine, record
-from toy import TARGET, WINDOW, cell, median_interval, prepare
+from toy import TARGET, WINDOW, cell, prepare
 from tune import Curve, learn
 
 ROW, OURS, TASK = "end to end, tiny", "our ppo", "Copy"
@@ -84,7 +85,7 @@ def run_in_turns(agents: Mapping[str, Callable[[int], Result]], seeds: Iterable[
 
 def best(results: Mapping[str, list[Result]], unit: int) -> str:
     """The name with the lowest median of episodes (unit 0) or of seconds (unit 1)."""
-    return min(results, key=lambda name: median_interval([result[unit] for result in results[name]])[0])
+    return min(results, key=lambda name: median([result[unit] for result in results[name]]))
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def main() -> None:
     print("|---|---|---|---|")
     for name, both in results.items():
         shares = [
-            median_interval([result[unit] for result in others[peer]])[0] / median_interval([r[unit] for r in both])[0]
+            median([result[unit] for result in others[peer]]) / median([r[unit] for r in both])
             for unit, peer in enumerate(peers)
         ]
         rows = [{"episodes": e, "seconds": s} for e, s in both]

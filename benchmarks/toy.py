@@ -22,12 +22,14 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 from jobs import run_jobs
 
 import textenvs
+from agents.statistics import median_interval
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -125,16 +127,6 @@ def job(agent: str, task: str, seed: int, length: int, overrides: dict[str, Any]
     return row
 
 
-def median_interval(values: list[float]) -> tuple[float, float, float]:
-    """Return the median and an interval of order statistics that covers the true one with probability >= 0.95."""
-    ordered, n = sorted(values), len(values)
-    tail = [sum(math.comb(n, i) for i in range(k + 1)) / 2**n for k in range(n)]
-    k = max((k for k in range(n // 2) if tail[k] <= 0.025), default=-1)  # values below the k-th, and above its mirror
-    low, high = (ordered[k + 1], ordered[-k - 2]) if k >= 0 else (-math.inf, math.inf)
-    middle = ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
-    return middle, low, high
-
-
 def cell(rows: list[dict[str, Any]]) -> str:
     """How many seeds got there, and the median episodes with their interval."""
     episodes = [float(row["episodes"]) if row["episodes"] else math.inf for row in rows]
@@ -142,9 +134,9 @@ def cell(rows: list[dict[str, Any]]) -> str:
     num_reached = sum(map(math.isfinite, episodes))
     if not num_reached:
         return f"0 of {len(rows)}"
-    middle, low, high = median_interval(episodes)
+    low, high = median_interval(episodes)
     spread = f" [{low:,.0f}, {high:,.0f}]" if math.isfinite(low) else ""
-    return f"{num_reached} of {len(rows)}: {middle:,.0f}{spread}, {median_interval(seconds)[0]:.1f} s"
+    return f"{num_reached} of {len(rows)}: {median(episodes):,.0f}{spread}, {median(seconds):.1f} s"
 
 
 def main() -> None:

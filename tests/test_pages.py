@@ -155,7 +155,9 @@ HAND_WRITTEN = [path for path in PAGES[1:] if path.parent.name not in ("envs", "
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize("path", HAND_WRITTEN, ids=name_of)
 def test_code_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_blocks(path)
+    """Every block that a reader can copy, none passed over."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert run_blocks(path) == sum(line.strip() == "```python" for line in lines)
     capsys.readouterr()
 
 
