@@ -150,9 +150,9 @@ def benchmark(
         markdown: print the table in Markdown.
     """
     from agents.benchmark import run_benchmark, with_budget
-    from agents.benchmark_picture import draw
-    from agents.benchmark_tables import markdown as as_markdown
-    from agents.benchmark_tables import summarise, tables
+    from agents.benchmark.picture import draw
+    from agents.benchmark.tables import markdown as as_markdown
+    from agents.benchmark.tables import summarise, tables
     from agents.suites import load_suite
 
     at_least_one("--jobs", jobs)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agents.benchmark_results import COLUMNS as COLUMNS_OF_RESULTS
-from agents.benchmark_results import key_of, write_tables
+from agents.benchmark.results import COLUMNS as COLUMNS_OF_RESULTS
+from agents.benchmark.results import key_of, write_tables
 
 COLUMNS = ("log_prob", "value", "advantage", "kl")
 # Without these flags Chromium asks the network for updates, which has nothing to do with the page.

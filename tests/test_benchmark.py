@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 
 import textenvs
-from agents import benchmark, benchmark_jobs, benchmark_workers
-from agents.benchmark import run_benchmark
-from agents.benchmark_agents import NAMES, Curve, SB3Policy, find_agent
-from agents.benchmark_jobs import Job, Scale, run_job, scale_of
-from agents.benchmark_results import COLUMNS, bin_curve, env_slug, job_folder, read_results, slug, write_tables
-from agents.benchmark_tables import cells, markdown, notes, summarise, tables
+from agents.benchmark import jobs, run_benchmark, runner, workers
+from agents.benchmark.agents import NAMES, Curve, SB3Policy, find_agent
+from agents.benchmark.jobs import Job, Scale, run_job, scale_of
+from agents.benchmark.results import COLUMNS, bin_curve, env_slug, job_folder, read_results, slug, write_tables
+from agents.benchmark.tables import cells, markdown, notes, summarise, tables
 from agents.cli import main
 from agents.cli_arguments import UsageError, seed_list
 from agents.policy import OraclePolicy
@@ -59,9 +58,9 @@ def slow(observation):
     return 0
 
 def light_worker(connection, out):
-    # What benchmark_workers.work does, without torch: each job kills the process, or is done at once.
-    from agents.benchmark_jobs import failed_row
-    from agents.benchmark_results import job_folder, write_job
+    # What workers.work does, without torch: each job kills the process, or is done at once.
+    from agents.benchmark.jobs import failed_row
+    from agents.benchmark.results import job_folder, write_job
     while True:
         try:
             job = connection.recv()
@@ -91,14 +90,14 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     """Run jobs in this process; gives the keys of those that were run."""
     ran: list[tuple[str, str, int]] = []
 
-    class Inline(benchmark_workers.Workers):
+    class Inline(workers.Workers):
         def results(self) -> Iterator[tuple[Job, dict[str, Any]]]:
             for job in self.waiting:
                 ran.append(job.key)
                 yield job, run_job(job, job_folder(self.out, job.key))
 
-    monkeypatch.setattr(benchmark, "Workers", Inline)
-    monkeypatch.setattr(benchmark_jobs, "NUM_EVALUATED", 32)
+    monkeypatch.setattr(runner, "Workers", Inline)
+    monkeypatch.setattr(jobs, "NUM_EVALUATED", 32)
     return ran
 
 
@@ -236,7 +235,7 @@ def test_a_threshold_is_counted_by_episode(monkeypatch: pytest.MonkeyPatch, tmp_
         curve.seconds[100:] = [2.0 + i for i in range(200)]
         return TwoFaced
 
-    monkeypatch.setattr(benchmark_jobs, "trained", pretend)
+    monkeypatch.setattr(jobs, "trained", pretend)
     job = Job("s", find_agent("ppo", {}), TINY.envs[0], Scale(0.0, 1.0, "optimal"), 0, 10**6, 10**6)
     row = run_job(job, tmp_path / "job")
     assert (row["threshold"], row["episodes_to_threshold"], row["seconds_to_threshold"]) == (0.95, 222, 123.0)
@@ -276,9 +275,9 @@ def test_a_corrupt_result_is_named(tmp_path: Path, inline: list[Any], capsys: py
 
 def test_mixed_commits_are_marked(tmp_path: Path, inline: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     suite = replace(TINY, envs=TINY.envs[:1])
-    known = benchmark_jobs.environment()
+    known = jobs.environment()
     for seed, commit in enumerate(("aaaaaaa", "bbbbbbb")):
-        monkeypatch.setattr(benchmark_jobs, "environment", lambda commit=commit: known | {"commit": commit})
+        monkeypatch.setattr(jobs, "environment", lambda commit=commit: known | {"commit": commit})
         rows, _ = run_benchmark(suite, ["random", "oracle"][: 2 - seed], [seed], tmp_path / "out", quiet=True)
         summary = summarise(rows)
         assert summary["is_mixed"] == (seed == 1)
@@ -296,7 +295,7 @@ def test_mixed_commits_are_marked(tmp_path: Path, inline: list[Any], monkeypatch
 def test_a_killed_worker_is_replaced_and_its_job_run_again(
     tmp_path: Path, acts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark_workers, "work", import_module("acts").light_worker)
+    monkeypatch.setattr(workers, "work", import_module("acts").light_worker)
     suite = replace(TINY, envs=TINY.envs[:1])
     agents = ["acts:dies_once", "acts:dies", "random", "oracle"]
     rows, _ = run_benchmark(suite, agents, [0], tmp_path / "out", num_workers=2, quiet=True)

@@ -10,7 +10,7 @@ import pytest
 from hostile_texts import PAYLOADS
 from report_runs import benchmark_row, chromium, episode, metrics, write_benchmark, write_run
 
-from agents.benchmark_results import job_folder, key_of, write_job
+from agents.benchmark.results import job_folder, key_of, write_job
 from agents.report.records import visible
 from agents.report.write import write_report
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.benchmark_curves import Band, growth, profile
-from agents.benchmark_results import Curve, Key, Row, canonical, read_results
-from agents.benchmark_tables import Summary, summarise
+from agents.benchmark.curves import Band, growth, profile
+from agents.benchmark.results import Curve, Key, Row, canonical, read_results
+from agents.benchmark.tables import Summary, summarise
 from agents.report.runs import as_number
 from agents.statistics import censored_median
 

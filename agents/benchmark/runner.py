@@ -1,9 +1,4 @@
-"""Benchmarks: agents x environments x seeds as jobs, of which none that is done is ever run again.
-
-What is asked comes from `suites`, who trains from `benchmark_agents`; one job is in `benchmark_jobs`, the processes
-that run them in `benchmark_workers`, what is left on disk in `benchmark_results`, what is made of it in
-`benchmark_tables` and `benchmark_picture`.
-"""
+"""Run the jobs of a benchmark that are not done yet, and write down all that are."""
 
 from __future__ import annotations
 
@@ -18,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import textenvs
-from agents.benchmark_agents import NAMES, Agent, find_agent
-from agents.benchmark_jobs import Job, Scale, scale_of
-from agents.benchmark_results import (
+from agents.benchmark.agents import NAMES, Agent, find_agent
+from agents.benchmark.jobs import Job, Scale, scale_of
+from agents.benchmark.results import (
     Curve,
     Key,
     Row,
@@ -32,7 +27,7 @@ from agents.benchmark_results import (
     write_tables,
     write_text,
 )
-from agents.benchmark_workers import Workers
+from agents.benchmark.workers import Workers
 from agents.runlock import run_lock
 from agents.suites import Suite
 

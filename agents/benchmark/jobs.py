@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agents.benchmark_agents import Agent, Curve, observation_kwargs, trained
-from agents.benchmark_results import Key, Row, bin_curve, env_slug, environment, fingerprint, write_job
+from agents.benchmark.agents import Agent, Curve, observation_kwargs, trained
+from agents.benchmark.results import Key, Row, bin_curve, env_slug, environment, fingerprint, write_job
 from agents.suites import SuiteEnv
 
 NUM_EVALUATED = 512  # held-out episodes of a final return

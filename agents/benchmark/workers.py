@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from agents.benchmark_jobs import Job, failed_row, run_job
-from agents.benchmark_results import Key, Row, job_folder, write_job
+from agents.benchmark.jobs import Job, failed_row, run_job
+from agents.benchmark.results import Key, Row, job_folder, write_job
 
 MAX_ATTEMPTS = 2  # of a job whose process dies
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import textenvs
-from agents.benchmark_results import Key, Row, canonical
+from agents.benchmark.results import Key, Row, canonical
 from agents.statistics import (
     Groups,
     bootstrap_interval,

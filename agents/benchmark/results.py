@@ -48,7 +48,7 @@ _PACKAGES = (
     *("textenvs", "gymnasium", "numpy", "torch", "transformers", "tokenizers"),
     *("stable-baselines3", "sb3-contrib"),
 )
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 Row = dict[str, Any]
 Curve = list[tuple[int, float, float]]

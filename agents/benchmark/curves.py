@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.benchmark_results import Curve, Key, Row
-from agents.benchmark_tables import scores_of
+from agents.benchmark.results import Curve, Key, Row
+from agents.benchmark.tables import scores_of
 from agents.statistics import bootstrap_interval, iqm, normalise, performance_profile
 
 _NUM_POINTS = 40  # of a curve
