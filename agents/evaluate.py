@@ -4,7 +4,6 @@ Every number is defined in docs/metrics.md.
 """
 
 import json
-import platform
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,10 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import torch
-import transformers
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from rich.markup import escape
@@ -33,6 +29,7 @@ from agents.rollout import Learner, Rollout, collect
 from agents.sft import perplexity
 from agents.text_metrics import finite_or_none, summarise, with_stderr
 from agents.train import TrainConfig, make_envs, start_policy
+from agents.versions import versions
 
 # Training counts its episodes from 0: evaluation with the same seed must not replay them.
 FIRST_EPISODE = 2**40
@@ -384,9 +381,3 @@ def _cell(value: float | None, error: float | None) -> str:
     # Rounded first: a KL of -1e-8 is not -0.000.
     number = f"{value:,}" if isinstance(value, int) else f"{round(value, 3) + 0.0:,.3f}"
     return number if error is None else f"{number} ± {error:.3f}"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes the numbers."""
-    libraries = {"torch": torch, "transformers": transformers, "gymnasium": gym, "textenvs": textenvs}
-    return {"python": platform.python_version(), **{name: str(lib.__version__) for name, lib in libraries.items()}}

@@ -10,12 +10,13 @@ import hashlib
 import json
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+
+from agents.versions import versions
 
 FORMAT = 2
 _READABLE = (1, FORMAT)  # format 1 had neither manifest.sha256 nor sizes, environment and config_sha256
@@ -32,8 +33,7 @@ class DamagedError(Exception):
 def environment(device: str) -> dict[str, str | int | None]:
     """Return what results may depend on besides the settings: versions, threads, device, instruction set, commit."""
     return {
-        **{name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
+        **versions(_PACKAGES),
         "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": device,
         "threads": torch.get_num_threads(),
@@ -150,14 +150,6 @@ def _require_finite(name: str, path: Path) -> None:
 
 def _hash_line(folder: Path) -> str:
     return f"{sha256(folder / _NAME)}  {_NAME}\n"
-
-
-@functools.cache
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import agents.lm
 import agents.manifest
+import agents.versions
 from agents.algorithms import ALGORITHMS
 from agents.lm import LMPolicy
 from agents.rollout import Rollout, collect
@@ -168,11 +169,11 @@ def test_gpt2s_activation_is_one_operation(tmp_path):
 
 def test_versions_are_looked_up_once_a_process(monkeypatch):
     asked: list[str] = []
-    monkeypatch.setattr(agents.manifest, "version", lambda package: asked.append(package) or "1")
-    agents.manifest._version.cache_clear()
+    monkeypatch.setattr(agents.versions, "version", lambda package: asked.append(package) or "1")
+    agents.versions.versions.cache_clear()
     try:
         first = agents.manifest.environment("cpu")
         assert agents.manifest.environment("cpu") == first
         assert len(asked) == len(set(asked)) > 3
     finally:
-        agents.manifest._version.cache_clear()
+        agents.versions.versions.cache_clear()

@@ -17,7 +17,6 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from agents.suites import SuiteEnv
+from agents.versions import versions
 
 #: Of results.csv, in this order.
 COLUMNS = (
@@ -44,10 +44,6 @@ _NUMBERS = (
 )
 _OBJECTS = ("env_kwargs", "versions")
 _REQUIRED = ("suite", "agent", "env_id", "env_kwargs", "seed", "status", "settings_sha256")
-_PACKAGES = (
-    *("textenvs", "gymnasium", "numpy", "torch", "transformers", "tokenizers"),
-    *("stable-baselines3", "sb3-contrib"),
-)
 _ROOT = Path(__file__).parents[2]
 
 Row = dict[str, Any]
@@ -176,7 +172,7 @@ def write_tables(out: Path, rows: Mapping[Key, Row], curves: Mapping[Key, Curve]
 
 def environment() -> dict[str, Any]:
     """What results may depend on besides the settings: commit, versions, machine."""
-    return {"commit": _commit(), "versions": _versions(), "machine": _machine()}
+    return {"commit": _commit(), "versions": versions(), "machine": _machine()}
 
 
 def _check_row(row: Any) -> None:
@@ -243,17 +239,6 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return asked.stdout.strip() + ("+" if changed.stdout.strip() else "") if asked.returncode == 0 else ""
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @functools.cache
