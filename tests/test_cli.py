@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,10 @@ import torch
 from safetensors.torch import load_file
 
 import textenvs
+from agents import cli
 from agents.cli import main
+from agents.sft import SFTConfig
+from agents.train import TrainConfig
 from textenvs.env import TextGenEnv
 
 COPY = ["textenvs/Copy-v0", "--env-kwargs", '{"length": 2, "alphabet": "abcd", "dense": true}']
@@ -42,6 +47,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("cli") / "run"
     assert run("train", *COPY, "--run-dir", str(run_dir), *FAST) == 0
     return run_dir
+
+
+@pytest.mark.parametrize(("verb", "config", "count"), [(cli.train, TrainConfig, 6), (cli.sft, SFTConfig, 7)])
+def test_a_flags_default_is_the_settings(verb: Any, config: Any, count: int) -> None:
+    """The settings are known with torch only, which `--help` does not wait for."""
+    flags = {name: parameter.default for name, parameter in inspect.signature(verb).parameters.items()}
+    settings = {x.name if x.name in flags else x.name.removeprefix("num_"): x.default for x in fields(config)}
+    shared = (flags.keys() & settings.keys()) - {"env_id", "env_kwargs", "algorithm"}
+    assert len(shared) == count
+    assert {name: flags[name] for name in shared} == {name: settings[name] for name in shared}
 
 
 def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import copy
 import doctest
 import json
 import math
-import time
+import subprocess
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from textenvs.rewards import programs as module
 from textenvs.rewards.json_checks import same_json
 from textenvs.rewards.programs import PythonProgram
 from textenvs.tasks.code import PythonFunction
+from textenvs.vocab import CharVocab
 
 __all__ = ["bubblewrap"]
 
@@ -165,13 +167,21 @@ def test_difficulty_and_prompts() -> None:
         PythonFunction(max_reference_tokens=256)
 
 
-def test_making_it_is_quick_and_needs_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_making_it_reads_a_problem_once_checks_two_and_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: calls.update([name]) or function(*given, **named))
+
+    for owner, name in ((json, "loads"), (CharVocab, "encode"), (PythonProgram, "require"), (subprocess, "Popen")):
+        count(owner, name)
     monkeypatch.setattr(module, "run_programs", lambda jobs, *rest: pytest.fail("started") if jobs else [])
-    gym.make("textenvs/PythonFunction-v0")
-    start = time.perf_counter()
     env = gym.make("textenvs/PythonFunction-v0")
     env.reset(seed=0)
-    assert time.perf_counter() - start < 0.3
+    counted, num_problems = dict(calls), len(PythonFunction(split="all"))
+    # A line a problem; every prompt for the longest, and the first episode's; the cases of problem 0 and of that one.
+    assert counted == {"loads": num_problems, "encode": num_problems + 1, "require": 2}
     *_, info = env.step(env.action_space.n - 1)  # type: ignore[attr-defined]
     assert info["status"] == "model_fault"
     assert info["cases_passed"] == 0
