@@ -1,4 +1,4 @@
-"""The report without a browser: what it gathers, the file it writes, its Markdown, and what it says of bad input."""
+"""The report of runs without a browser: what it gathers, its file and its Markdown, and what it says of bad input."""
 
 from __future__ import annotations
 
@@ -7,50 +7,23 @@ import hashlib
 import json
 import math
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hostile_texts import PAYLOADS
 from markdown_it import MarkdownIt
+from report_pages import Reader, data_of, run
 from report_runs import benchmark_row, episode, metrics, write_benchmark, write_run
 from scipy import stats
 
-from agents.cli import main
 from agents.report import records
 from agents.report.markdown import span, to_markdown
 from agents.report.page import SCRIPTS, embedded_json, number, policy, render
 from agents.report.records import MAX_TEXT, read_lines, visible
 from agents.report.run_data import MAX_POINTS, t_interval
 from agents.report.write import gather, write_report
-
-
-def run(*arguments: str) -> int:
-    """Exit status of the command."""
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
-
-
-class Reader(HTMLParser):
-    """What a parser of HTML finds in the page: elements with their attributes, and the text of each kind."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.setdefault(self.tags[-1][0] if self.tags else "", []).append(data)
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +34,6 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
         settings = {"env_id": "TextGen-v0", "algorithm": {"baseline": "critic", "num_epochs": 2}, "seed": seed}
         write_run(folder / f"seed_{seed}", config=settings, lines=metrics(20, seed=seed))
     return write_report([folder]).read_text(encoding="utf-8")
-
-
-def data_of(html: str) -> dict[str, Any]:
-    """The data block of a page, as the browser would read it."""
-    (block,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    data: dict[str, Any] = json.loads(block)
-    return data
 
 
 def test_one_style_and_one_script_are_let_through_by_their_hashes(html: str) -> None:
@@ -243,62 +209,6 @@ def test_files_may_hold_anything(tmp_path: Path) -> None:
                 to_markdown(gather([run_dir]))
 
 
-def benchmark_rows(**more: Any) -> list[dict[str, Any]]:
-    scores = {"ppo": 0.92, "a2c": 0.4}
-    return [
-        benchmark_row(name, env_id, seed, scores[name] + 0.01 * seed, **more)
-        for name in scores
-        for env_id in ("textenvs/Copy-v0", "textenvs/Sort-v0")
-        for seed in range(4)
-    ]
-
-
-def test_the_page_of_a_benchmark_holds_what_its_statistics_say(tmp_path: Path) -> None:
-    rows = benchmark_rows()
-    rows[0].update(status="failed", error="it broke", score=None, final_return=None)
-    data = gather([write_benchmark(tmp_path / "out", rows)])
-    assert data["subject"] == "2 agents in 2 environments, 16 jobs; the best that learns is ppo"
-    assert data["summary"].startswith("its interquartile mean score is 0.938 [")
-    assert data["summary"].endswith("one job failed.")
-    assert data["marks"] == []
-    ppo, a2c = data["agents"]
-    assert (ppo["agent"], ppo["jobs"], ppo["reached"]) == ("ppo", [8, 1], [7, 7])
-    # Of seven scores the lowest and the highest are left out: 0.92, 0.93, 0.93, 0.94, 0.94, 0.95, 0.95.
-    assert ppo["iqm"][0] == pytest.approx(np.mean([0.93, 0.93, 0.94, 0.94, 0.95]))
-    assert ppo["iqm"][1] <= ppo["iqm"][0] <= ppo["iqm"][2]
-    assert ppo["gap"][0] == pytest.approx(1 - np.mean([0.92, 0.93, 0.93, 0.94, 0.94, 0.95, 0.95]))
-    assert ppo["episodes"] == 4000 - 2000 * 0.94
-    assert (a2c["reached"], a2c["episodes"], a2c["seconds"]) == ([0, 8], None, None)
-    assert data["failures"] == [["ppo", "textenvs/Copy-v0", "0", "it broke"]]
-    (profile,) = [line["points"] for line in data["profiles"] if line["name"] == "ppo"]
-    assert [point[1] for point in profile if point[0] in (0.9, 0.94, 0.96)] == [
-        1.0,
-        pytest.approx(2 / 7, abs=1e-4),
-        0.0,
-    ]
-    assert [title for title, _ in data["growth"]] == ["all environments", "textenvs/Copy-v0", "textenvs/Sort-v0"]
-    (name, series), _ = data["growth"][2][1]
-    assert (name, [line["name"] for line in series]) == ("episodes", ["ppo", "a2c"])
-    x, y, low, high = series[0]["points"][-1]
-    assert (x, y) == (4000, pytest.approx(0.935 * (1 - math.exp(-10 / 3)), abs=1e-3))
-    assert low <= y <= high
-    page = Reader(render(data))
-    assert [a["aria-sort"] for tag, a in page.tags if tag == "th" and "aria-sort" in a] == ["descending"]
-    assert "| `ppo` | 0.938 [" in to_markdown(data)
-
-
-def test_runs_that_did_not_get_there_count_as_later(tmp_path: Path) -> None:
-    """Two of five reached the threshold: half of them never did, so nobody knows the median."""
-    rows = [benchmark_row("ppo", "textenvs/Copy-v0", seed, 0.95 if seed < 2 else 0.5) for seed in range(5)]
-    (agent,) = gather([write_benchmark(tmp_path / "two", rows)])["agents"]
-    assert (agent["reached"], agent["episodes"], agent["seconds"]) == ([2, 5], None, None)
-    rows[2] = benchmark_row("ppo", "textenvs/Copy-v0", 2, 0.91)
-    (agent,) = gather([write_benchmark(tmp_path / "three", rows)])["agents"]
-    (line,) = gather([write_benchmark(tmp_path / "one", rows[:1])])["profiles"]
-    assert line["points"][0] == [0.0, 1.0, None, None]  # of a single run there is no interval
-    assert (agent["reached"], agent["episodes"]) == ([3, 5], 4000 - 2000 * 0.91)
-
-
 def test_an_evaluation_is_laid_out_before_and_after(tmp_path: Path) -> None:
     side = {"response": "bad", "return": 0.25, "judge": 0.5}
     after = {"mean_return": 0.75, "stderr": 0.01, "judge": 0.9, "judge_stderr": 0.02, "mean_length": 3.0}
@@ -324,30 +234,6 @@ def test_an_evaluation_is_laid_out_before_and_after(tmp_path: Path) -> None:
     markdown = to_markdown(gather([tmp_path / "run"]))
     assert "| `seed 0` | `the reward` | 0.250 ± 0.020 | 0.750 ± 0.010 | 0.800 ± 0.030 | 0.500 ± 0.015 |" in markdown
     assert "**Warning:** `the judge fell`" in markdown
-
-
-def test_results_of_different_sources_are_marked(tmp_path: Path) -> None:
-    rows = benchmark_rows()
-    rows[3].update(commit="def", date="2026-11-23 10:00")
-    rows[-1].update(settings_sha256="2")
-    data = gather([write_benchmark(tmp_path / "out", rows)])
-    assert [mark.split(";")[0] for mark in data["marks"]] == [
-        "results of different commits, versions or machines stand side by side",
-        "a2c: jobs of 2 different settings",
-    ]
-    assert [(row["agent"], row["sources"]) for row in data["agents"]] == [("ppo", "a b"), ("a2c", "a")]
-    assert [(source["letter"], source["commit"]) for source in data["sources"]] == [("a", "abc"), ("b", "def")]
-
-
-def test_an_empty_benchmark_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_benchmark(tmp_path / "empty", [])
-    (tmp_path / "none" / "jobs").mkdir(parents=True)
-    for name in ("empty", "none"):
-        assert run("report", str(tmp_path / name)) == 2
-        assert capsys.readouterr().err.endswith("; run `textenvs benchmark` first\n")
-    (tmp_path / "empty" / "results.csv").write_text("agent\nppo\n")
-    assert run("report", str(tmp_path / "empty")) == 2
-    assert "results.csv must be what a benchmark wrote, got" in capsys.readouterr().err
 
 
 def test_markdown_lets_nothing_out_of_its_spans(tmp_path: Path) -> None:
