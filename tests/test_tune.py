@@ -99,6 +99,18 @@ def test_only_what_every_agent_has_done_is_ranked(tune: ModuleType) -> None:
     assert [episodes for _, episodes, _ in ranked["b"]] == pytest.approx([400, 800])
 
 
+def test_trials_with_the_same_settings_count_once(tune: ModuleType) -> None:
+    rows = [line("a", trial, "Copy", 100, "same", "100") for trial in (0, 1)]
+    assert tune.ranking(rows, ["a"]) == {"a": [(1, pytest.approx(100), "same")]}
+
+
+def test_the_suite_has_the_best_trial_of_each_agent(tune: ModuleType) -> None:
+    ranked = tune.ranking(tune.read(tune.TRIALS), list(tune.SPACES))
+    for agent, scores in ranked.items():
+        best = {name: value for name, value in json.loads(scores[0][2]).items() if value != {}}
+        assert dict(tune.SUITES["toy"].settings.get(agent, {})) == best, agent
+
+
 @pytest.mark.parametrize("agent", ["ppo", "sb3-ppo"])
 def test_a_job_ends_at_the_target_or_with_its_budget(
     tune: ModuleType, monkeypatch: pytest.MonkeyPatch, agent: str
