@@ -22,25 +22,25 @@ _MAX_DIFFERENCE = 1e-4  # of the mean; float32 gives 1e-6, one token of hundreds
 class Address:
     """Where a forward writes and reads, the same in all layers."""
 
-    num_slots: int  # S + 1: the extra slot takes what padding writes and is never read
-    running: Tensor  # (n,) rows that run
-    rows: Tensor | None  # the same, or None for all of them in order
+    rows: Tensor | None  # (n,) rows that run, or None for all of them in order
     begins: bool  # every row starts at 0: what it sees is what it writes
     written: Tensor  # (n, q) position of every key written
     length: int  # number of positions read
     index: Tensor | None = None  # (n * heads * q,) where the keys lie in a layer's storage; None until a layer asks
 
-    def lines(self, num_heads: int) -> Tensor:
-        """Return where the keys of a layer of num_heads heads go: which lines of its (N * heads * (S + 1), size)."""
-        if self.index is None or len(self.index) != self.written.numel() * num_heads:
-            heads = torch.arange(num_heads, device=self.running.device)
-            planes = self.running[:, None] * num_heads + heads
-            self.index = (planes[..., None] * self.num_slots + self.written[:, None]).flatten()
+    def lines(self, first: Tensor) -> Tensor:
+        """Return to which lines of a layer's storage keys go, whose position 0 is the line first (N, heads)."""
+        if self.index is None or self.index.numel() != self.written.numel() * first.shape[1]:
+            first = first if self.rows is None else first[self.rows]
+            self.index = (first[..., None] + self.written[:, None]).flatten()
         return self.index
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one attention layer, (N, heads, S + 1, head size) each."""
+    """Keys and values of one attention layer, (N, heads, S + 1, head size) each.
+
+    The extra slot takes what padding writes and is never read.
+    """
 
     address: Address  # of the running forward, for its `update`
 
@@ -53,6 +53,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         shape = (self.num_rows, key_states.shape[1], self.num_slots)
         self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
         self.values = value_states.new_zeros((*shape, value_states.shape[3]))
+        self.first = torch.arange(0, shape[0] * shape[1] * shape[2], shape[2], device=self.keys.device).view(shape[:2])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -66,10 +67,10 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         return self._exchange(address, self.keys, key_states), self._exchange(address, self.values, value_states)
 
     def _exchange(self, address: Address, storage: Tensor, new: Tensor) -> Tensor:
-        storage.flatten(0, 2).index_copy_(0, address.lines(storage.shape[1]), new.flatten(0, 2))
+        storage.flatten(0, 2).index_copy_(0, address.lines(self.first), new.flatten(0, 2))
         if address.begins:
             return new
-        readable = storage[:, :, : address.length]
+        readable = storage.narrow(2, 0, address.length)
         return readable if address.rows is None else readable.index_select(0, address.rows)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -126,7 +127,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         begins = width > 1 and not bool(starts.any())
         length = width if begins else min(max(length, self.min_length), most)
         some = None if torch.equal(rows, self._all_rows) else rows
-        self.address = Address(self.num_slots, rows, some, begins, written, length)
+        self.address = Address(some, begins, written, length)
         for layer in self.layers:
             layer.address = self.address
         return positions, self._seen_hidden.unfold(0, length, 1)[most - 1 - positions[:, None]]

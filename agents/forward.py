@@ -42,7 +42,11 @@ class Attention:
         for address, mask in self.parts:
             n, width = address.written.shape
             end = start + n * width
-            q, k, v = (x[start:end].view(n, width, -1, size).transpose(1, 2) for x in (query, key, value))
+            own = (x if end - start == len(x) else x[start:end] for x in (query, key, value))
+            # One token lies as its heads do; a view less to make.
+            q, k, v = (
+                x.view(n, -1, 1, size) if width == 1 else x.view(n, width, -1, size).transpose(1, 2) for x in own
+            )
             keys, values = self.layers[layer].exchange(address, k, v)
             start = end
             if width == 1 and end == len(query):
@@ -57,15 +61,19 @@ class Attention:
 
 
 _Kinds = dict[type, tuple[int, int]]
-Forward = Callable[[Any, Tensor, Tensor, Attention], Tensor]  # of a trunk, tokens and positions (M,): the last's (n, d)
+_Map = Callable[[Tensor], Tensor]  # of the last axis, by a layer
+Forward = Callable[[Tensor, Tensor, Attention], Tensor]  # tokens and positions (M,): the last's hidden states (n, d)
 
 
 def find_forward(model: PreTrainedModel) -> Forward | None:
-    """Return the function that computes what the model's trunk does as it is now, or None when it must run itself."""
+    """Return the function that computes what the model's trunk does as it is now, or None when it must run itself.
+
+    It holds the weights: looking for them in the modules takes a small model longer than some of its products.
+    """
     trunk: Any = model.base_model
     if type(trunk) not in _FAMILIES or not HAS_ONEDNN or torch.is_autocast_enabled("cpu"):
         return None
-    forward, kinds = _FAMILIES[type(trunk)]
+    make, kinds = _FAMILIES[type(trunk)]
     modules = list(trunk.modules())
     num_layers = model.config.num_hidden_layers
     rotary = getattr(trunk, "rotary_emb", None)
@@ -76,51 +84,77 @@ def find_forward(model: PreTrainedModel) -> Forward | None:
         and model.config._attn_implementation in ("sdpa", "eager")
         and (rotary is None or rotary.rope_type == "default")
     )
-    return forward if as_made else None
+    return make(trunk) if as_made else None
 
 
-def _gpt2(trunk: Any, tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
-    x = trunk.wte.weight[tokens] + trunk.wpe.weight[positions]
-    for i, block in enumerate(trunk.h):
+def _gpt2(trunk: Any) -> Forward:
+    words, places, last_norm = trunk.wte.weight, trunk.wpe.weight, _layer_norm(trunk.ln_f)
+    layers = []
+    for block in trunk.h:
         attention, mlp = block.attn, block.mlp
-        query, key, value = _conv1d(_layer_norm(x, block.ln_1), attention.c_attn).chunk(3, -1)
-        found = attend(i, query, key, value, size=attention.head_dim, scaling=attention.scaling)
-        x = _conv1d(found, attention.c_proj).add_(x[-len(found) :])
-        x = _conv1d(_conv1d(_layer_norm(x, block.ln_2), mlp.c_fc, "gelu"), mlp.c_proj).add_(x)
-    return _layer_norm(x, trunk.ln_f)
+        norms, up = (_layer_norm(block.ln_1), _layer_norm(block.ln_2)), _conv1d(mlp.c_fc, "gelu")
+        maps = (_conv1d(attention.c_attn), _conv1d(attention.c_proj), up, _conv1d(mlp.c_proj))
+        layers.append((norms, maps, attention.head_dim, attention.scaling))
+
+    def forward(tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
+        x = torch.embedding(words, tokens).add_(torch.embedding(places, positions))
+        for i, ((norm_1, norm_2), (into, out, up, down), size, scaling) in enumerate(layers):
+            # One copy for the three, each in one piece then.
+            query, key, value = into(norm_1(x)).view(len(x), 3, -1).transpose(0, 1).contiguous().unbind()
+            found = attend(i, query, key, value, size=size, scaling=scaling)
+            x = out(found).add_(x[-len(found) :])
+            x = down(up(norm_2(x))).add_(x)
+        return last_norm(x)
+
+    return forward
 
 
-def _llama(trunk: Any, tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
-    x = trunk.embed_tokens.weight[tokens]
-    angles = positions[:, None].float() * trunk.rotary_emb.inv_freq
-    cos, sin = angles.cos().repeat(1, 2)[:, None], angles.sin()
-    sin = torch.cat([-sin, sin], -1)[:, None]
-    for i, block in enumerate(trunk.layers):
+def _llama(trunk: Any) -> Forward:
+    words, frequencies, last_norm = trunk.embed_tokens.weight, trunk.rotary_emb.inv_freq, _rms_norm(trunk.norm)
+    layers = []
+    for block in trunk.layers:
         attention, mlp = block.self_attn, block.mlp
-        y, size = _rms_norm(x, block.input_layernorm), attention.head_dim
-        query, key, value = (_linear(y, layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
-        query, key = (_rotate(z.view(len(z), -1, size), cos, sin).view(z.shape) for z in (query, key))
-        found = attend(i, query, key, value, size=size, scaling=attention.scaling)
-        x = _linear(found, attention.o_proj).add_(x[-len(found) :])
-        y = _rms_norm(x, block.post_attention_layernorm)
-        x = _linear(_linear(y, mlp.gate_proj, "silu").mul_(_linear(y, mlp.up_proj)), mlp.down_proj).add_(x)
-    return _rms_norm(x, trunk.norm)
+        norms = (_rms_norm(block.input_layernorm), _rms_norm(block.post_attention_layernorm))
+        maps = [_linear(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)]
+        ups = (_linear(mlp.gate_proj, "silu"), _linear(mlp.up_proj), _linear(mlp.down_proj))
+        layers.append((norms, maps, ups, attention.head_dim, attention.scaling))
+
+    def forward(tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
+        x = torch.embedding(words, tokens)
+        angles = positions[:, None].float() * frequencies
+        cos, sin = angles.cos().repeat(1, 2)[:, None], angles.sin()
+        sin = torch.cat([-sin, sin], -1)[:, None]
+        for i, ((norm_1, norm_2), (*into, out), (gate, up, down), size, scaling) in enumerate(layers):
+            y = norm_1(x)
+            query, key, value = (linear(y) for linear in into)
+            query, key = (_rotate(z.view(len(z), -1, size), cos, sin).view(z.shape) for z in (query, key))
+            found = attend(i, query, key, value, size=size, scaling=scaling)
+            x = out(found).add_(x[-len(found) :])
+            y = norm_2(x)
+            x = down(gate(y).mul_(up(y))).add_(x)
+        return last_norm(x)
+
+    return forward
 
 
-def _linear(x: Tensor, layer: Any, activation: str | None = None) -> Tensor:
-    return linear(x, layer.weight, layer.bias, activation)
+def _linear(layer: Any, activation: str | None = None) -> _Map:
+    weight, bias = layer.weight, layer.bias
+    return lambda x: linear(x, weight, bias, activation)
 
 
-def _conv1d(x: Tensor, layer: Any, activation: str | None = None) -> Tensor:
-    return linear(x, layer.weight.t(), layer.bias, activation)
+def _conv1d(layer: Any, activation: str | None = None) -> _Map:
+    weight, bias = layer.weight.t(), layer.bias
+    return lambda x: linear(x, weight, bias, activation)
 
 
-def _layer_norm(x: Tensor, layer: Any) -> Tensor:
-    return nn.functional.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+def _layer_norm(layer: Any) -> _Map:
+    shape, weight, bias, eps = layer.normalized_shape, layer.weight, layer.bias, layer.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def _rms_norm(x: Tensor, layer: Any) -> Tensor:
-    return nn.functional.rms_norm(x, layer.weight.shape, layer.weight, layer.variance_epsilon)
+def _rms_norm(layer: Any) -> _Map:
+    shape, weight, eps = layer.weight.shape, layer.weight, layer.variance_epsilon
+    return lambda x: nn.functional.rms_norm(x, shape, weight, eps)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -139,8 +173,8 @@ _GPT2 |= {
 _LLAMA: _Kinds = {llama.LlamaModel: (1, 0), nn.Embedding: (1, 0), nn.ModuleList: (1, 0)}
 _LLAMA |= {llama.LlamaDecoderLayer: (0, 1), llama.LlamaAttention: (0, 1), llama.LlamaMLP: (0, 1), nn.Linear: (0, 7)}
 _LLAMA |= {llama.LlamaRMSNorm: (1, 2), llama.LlamaRotaryEmbedding: (1, 0)}
-#: By the class of the trunk: its function, and what modules it may have, so many once and so many in each layer.
-_FAMILIES: dict[type, tuple[Forward, list[_Kinds]]] = {
+#: By the class of the trunk: who makes its function, and what modules it may have: so many once, so many in each layer.
+_FAMILIES: dict[type, tuple[Callable[[Any], Forward], list[_Kinds]]] = {
     gpt2.GPT2Model: (_gpt2, [_GPT2 | {act: (0, 1)} for act in (GELUTanh, NewGELUActivation)]),
     llama.LlamaModel: (_llama, [_LLAMA | {act: (0, 1)} for act in (SiLUActivation, nn.SiLU)]),
 }

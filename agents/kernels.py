@@ -107,12 +107,17 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: tuple[s
     return out
 
 
+def has_kernel(num_products: int) -> bool:
+    """Whether a product of so many multiplications is large enough for a kernel."""
+    return num_products >= _MIN_PRODUCTS
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
     """Return the activation, "gelu" (by tanh) or "silu", of x (..., in) times weight (out, in) transposed, plus bias.
 
     For float32 on the CPU and without gradients; oneDNN computes the activation in the same pass.
     """
-    if x.numel() * len(weight) >= _MIN_PRODUCTS:
+    if has_kernel(x.numel() * weight.shape[0]):
         return _onednn(x, weight, bias, _FUSED[activation])
     y = nn.functional.linear(x, weight, bias)
     if activation == "gelu":
@@ -257,9 +262,9 @@ def spread(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
 def attend_one(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> Tensor:
     """Return the attention (n, 1, heads, value size) of one token a row: see `_attend`, and `spread` for the bias."""
     pairs, share, _ = bias.shape
-    key, value = key.reshape(pairs, *key.shape[2:]), value.reshape(pairs, *value.shape[2:])
+    key, value = key.flatten(0, 1), value.flatten(0, 1)
     scores = torch.baddbmm(bias, query.reshape(pairs, share, -1), key.transpose(1, 2), alpha=scaling)
-    return torch.bmm(scores.softmax(-1), value).view(len(query), 1, -1, value.shape[2])
+    return torch.bmm(scores.softmax(-1), value).view(query.shape[0], 1, -1, value.shape[2])
 
 
 AttentionInterface.register(_ATTENTION, _attend)

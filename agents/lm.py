@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from agents.checkpoint import parameter_hash
 from agents.gguf import convert_gguf
-from agents.kernels import Kernels
+from agents.kernels import Kernels, has_kernel
 from agents.lora import (
     LoraSettings,
     adapter_tensors,
@@ -350,7 +350,8 @@ class LMPolicy(nn.Module):
 
     def _logits(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
         """Return logits (M, V) of the env's tokens at the policy's temperature, -inf where one is not legal."""
-        with self.kernels():
+        # To give every layer its kernel takes longer than a small head, which has none.
+        with self.kernels() if has_kernel(hidden.numel() * self.model.config.vocab_size) else nullcontext():
             logits: Tensor = self.model.get_output_embeddings()(hidden)[:, : self.num_tokens]
         if self.temperature != 1:
             logits = logits / self.temperature

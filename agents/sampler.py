@@ -52,13 +52,19 @@ class Sampler:
         self.num_used = np.full(num_rows, _DRAWN_AHEAD)
         self.forward: Forward | None = None  # None: the model runs itself
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the forward, which holds weights: a copy has its own."""
+        return vars(self) | {"forward": None}
+
     def feed(self, observations: NDArray[Any], rows: NDArray[np.int64]) -> Tensor:
         """Feed each row's tokens that the cache lacks; return the hidden state (n, d) of each row's last token.
 
         One forward, or two when some rows have several new tokens (a prompt, a reply) and others one: then all but the
         last tokens of those go first, without padding the others.
         """
-        fresh = observations[rows, self.prompt_slots] == self.pad_id
+        # One index into all slots is quicker than two.
+        flat, line = observations.reshape(-1), rows * observations.shape[1]
+        fresh = flat.take(line + self.prompt_slots) == self.pad_id
         starts = np.where(fresh, 0, self.fed[rows])
         begins = starts == 0
         if np.count_nonzero(begins):
@@ -69,11 +75,11 @@ class Sampler:
                 self.forward = find_forward(self.model)  # which may have got an adapter or a hook since
         first = self.first[rows]
         # Most rows have one new token; only where the slot after it is filled too is there more to count.
-        ends = np.where(fresh, self.prompt_slots, first + starts + 1)
-        more = begins | (observations[rows, np.minimum(ends, observations.shape[1] - 1)] != self.pad_id)
+        fed = starts + 1
+        more = begins | (flat.take(line + np.minimum(first + fed, observations.shape[1] - 1)) != self.pad_id)
         if np.count_nonzero(more):
-            ends[more] = first[more] + (observations[rows[more]] != self.pad_id).sum(1)
-        self.fed[rows] = fed = ends - first
+            fed[more] = (observations[rows[more]] != self.pad_id).sum(1)
+        self.fed[rows] = fed
         lengths = fed - starts
         long = lengths > 1
         parts = [(rows[long], starts[long], lengths[long] - 1)] if np.count_nonzero(long) else []
@@ -88,10 +94,11 @@ class Sampler:
     def _own_forward(self, forward: Forward, observations: NDArray[Any], parts: list[_Part]) -> Tensor:
         """Feed all parts at once; return the hidden states (n, d) of the last, of one token a row."""
         opened = [self._open(observations, part) for part in parts]
-        tokens = torch.cat([tokens.flatten() for tokens, _, _, _ in opened])
-        positions = torch.cat([positions.flatten() for _, positions, _, _ in opened])
         attention = Attention(self.cache, [(address, mask) for _, _, mask, address in opened])
-        return forward(self.model.base_model, tokens, positions, attention)
+        tokens, positions = ([x.flatten() for x in xs] for xs in list(zip(*opened, strict=True))[:2])
+        if len(parts) == 1:
+            return forward(tokens[0], positions[0], attention)
+        return forward(torch.cat(tokens), torch.cat(positions), attention)
 
     def _model_forward(self, observations: NDArray[Any], part: _Part) -> Tensor:
         """Feed one part to the model's own forward; return its hidden states (n, q, d)."""
@@ -111,7 +118,7 @@ class Sampler:
         rows, starts, lengths = part
         slots, width = self.first[rows] + starts, int(lengths.max())
         if width == 1:
-            tokens = observations[rows, slots][:, None]
+            tokens = observations.reshape(-1).take(rows * observations.shape[1] + slots)[:, None]
         else:
             # The sequence is contiguous, so the tokens follow each other; what pads the shorter rows is arbitrary.
             steps = np.arange(width)

@@ -61,8 +61,8 @@ MUTANTS = (
     # Positions and the token shift.
     Mutant("position_ids dropped while sampling", _SAMPLER, "                position_ids=positions,\n", "",
            "test_cache.py::test_sampled_log_probs_are_the_updates_for_every_kind"),
-    Mutant("own forward: positions count all rows alike", _FORWARD, "trunk.wpe.weight[positions]",
-           "trunk.wpe.weight[positions.sort().values]", _SAME),
+    Mutant("own forward: positions count all rows alike", _FORWARD, "torch.embedding(places, positions)",
+           "torch.embedding(places, positions.sort().values)", _SAME),
     Mutant("own forward: keys turned, queries not", _FORWARD, "for z in (query, key))", "for z in (key, key))", _SAME),
     Mutant("own forward: kept for a model that has got a hook", _FORWARD,
            "m._forward_hooks or m._forward_pre_hooks or ", "",

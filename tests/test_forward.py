@@ -1,5 +1,6 @@
 """The forward of our own: the model's numbers, on what it was made for only, in one call a step, without modules."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from agents import kernels
 from agents.cache import SlotCache
 from agents.forward import Attention, find_forward
 from agents.lora import LoraSettings, inject_adapter
-from agents.rollout import collect
+from agents.rollout import collect, episode_rng
 from agents.sampler import Sampler
 
 PAD, PROMPT_SLOTS, WIDTH = 9, 16, 25
@@ -193,3 +194,19 @@ def test_a_new_sampler_reads_as_many_keys_as_one_that_has_sampled(architecture, 
     used = collect(envs, policy, num_episodes=12, seed=0)
     assert sampled[:num_steps] == sampled[num_steps:]
     assert np.array_equal(new.log_probs, used.log_probs)
+
+
+def test_a_copy_made_amid_an_episode_reads_its_own_weights():
+    envs = ragged_envs(3)
+    policy = tiny_lm(envs, init_std=0.3)
+    observations, rows = envs.reset(seed=0)[0], np.arange(3)
+    actions = policy.act(observations, rows, None, [episode_rng(0, i) for i in range(3)]).actions
+    assert policy.sampler.forward is not None
+    observations = envs.step(actions)[0]
+    other, rngs = copy.deepcopy(policy), [episode_rng(1, i) for i in range(3)]
+    expected = policy.act(observations, rows, None, rngs)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.zero_()
+    found = other.act(observations, rows, None, rngs)
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-5)
