@@ -9,13 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from numpy.random import Generator, Philox, SeedSequence
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.policy import Decisions, Policy
-
-_ENV_STREAM, _POLICY_STREAM = 0, 1  # first word of every spawned seed: env and policy never share a stream
+from agents.streams import episode_rng, group_seed
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,6 @@ class Learner(Policy, Protocol):
     def evaluate(self, rollout: Rollout, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Return log_probs, values and entropies of the chosen episodes, (n, T) each, 0 outside the mask."""
         ...
-
-
-def episode_rng(seed: int, episode: int) -> Generator:
-    """Return the random stream of one episode's actions."""
-    return Generator(Philox(_seed_sequence(_POLICY_STREAM, seed, episode)))
-
-
-def group_seed(seed: int, group: int) -> int:
-    """Return the seed with which the env starts each episode of a group."""
-    return int(_seed_sequence(_ENV_STREAM, seed, group).generate_state(1, np.uint64)[0])
-
-
-def _seed_sequence(stream: int, seed: int, number: int) -> SeedSequence:
-    # Numbers of one word each are quicker read from an array of words than from a list, and are the same.
-    words = 0 <= seed | number < 2**32
-    return SeedSequence(np.array([stream, seed, number], np.uint32) if words else [stream, seed, number])
 
 
 def collect(
