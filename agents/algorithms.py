@@ -18,6 +18,7 @@ KlPenalty = Literal["k1_reward", "k2_loss", "k3_loss"]
 _POSITIVE = {"learning_rate", "adam_epsilon", "max_grad_norm", "clip_range", "kl_horizon"}
 _POSITIVE_OR_NONE = {"value_clip_range", "target_kl", "kl_target"}
 _FRACTIONS = {"gamma", "gae_lambda"}
+_SWITCHES = {"fit_value_bias"}
 _COUNTS = {"episodes_per_update", "num_epochs", "num_minibatches", "group_size"}
 _CHOICES = {
     "baseline": ("none", "critic", "leave_one_out", "group_mean"),
@@ -61,6 +62,10 @@ class Algorithm:
         value_coef: weight of the critic's loss, at least 0; small, because the trunk is shared with the policy.
         value_clip_range: how far a value may move from the sampled one, above 0, in units of reward; None for no limit.
             As in OpenAI baselines; Andrychowicz et al. 2021, arXiv:2006.05990, found no gain.
+        fit_value_bias: with a critic, set its bias before the steps of an update to what fits the targets best. Adam
+            moves a bias by the learning rate a step; where steps are few or small, the critic puts the mean return
+            together from the tokens instead, and is worse than a constant. As PopArt follows the mean of its targets
+            (van Hasselt et al. 2016, arXiv:1602.07714), over one update.
         entropy_coef: weight of the entropy bonus in nats a token, at least 0; Williams and Peng 1991.
         target_kl: the update ends before a step whose KL from the sampling policy (nats a token) exceeds 1.5 times
             this, above 0; None for never. As in OpenAI Spinning Up and Stable-Baselines3.
@@ -88,6 +93,7 @@ class Algorithm:
     clip_range: float = 0.2
     value_coef: float = 0.1
     value_clip_range: float | None = None
+    fit_value_bias: bool = False
     entropy_coef: float = 0.01
     target_kl: float | None = None
     kl_coef: float = 0.0
@@ -117,6 +123,8 @@ class Algorithm:
             )
         if self.normalize == "group" and not grouped:
             raise ValueError(f"normalize must be 'none' or 'batch' for baseline {self.baseline!r}, got 'group'")
+        if self.fit_value_bias and self.baseline != "critic":
+            raise ValueError(f"fit_value_bias must be left out for baseline {self.baseline!r}, which has no critic")
         if self.episodes_per_update % self.group_size:
             raise ValueError(
                 f"episodes_per_update must be a multiple of group_size={self.group_size}, "
@@ -136,6 +144,8 @@ def _check_range(name: str, value: object) -> None:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if name in _CHOICES:
         _require(value in _CHOICES[name], name, f"one of {', '.join(_CHOICES[name])}", value)
+    elif name in _SWITCHES:
+        _require(isinstance(value, bool), name, "True or False", value)
     elif name in _COUNTS:
         _require(isinstance(value, int) and number >= 1, name, "an integer of at least 1", value)
     elif name in _FRACTIONS:

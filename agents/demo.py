@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import shutil
 import sys
 import time
 from collections import Counter
@@ -55,6 +58,7 @@ def config(seed: int) -> TrainConfig:
 
     gae_lambda is 1: below it a reward at the end counts for less the longer the response, until the critic has learnt,
     and the policy learns to be brief (at 0.95 responses shrank by a sixth; "VC-PPO", arXiv:2503.01491, finds the same).
+    The critic's bias is fitted: 320 steps of Adam move it by 0.05, and the mean return is ten times that.
     """
     algorithm = replace(
         ALGORITHMS["ppo"],
@@ -64,6 +68,7 @@ def config(seed: int) -> TrainConfig:
         learning_rate=3e-4,
         kl_coef=0.02,
         gae_lambda=1.0,
+        fit_value_bias=True,
     )
     return TrainConfig(env_id="TextGen-v0", model="tiny", algorithm=algorithm, num_episodes=40 * 128, seed=seed)
 
@@ -171,6 +176,14 @@ def report(rows: Mapping[str, Mapping[str, Any]], pairs: list[dict[str, str]], c
             console.print(f"  {name:6}  [bold]{prompt}[/bold]{response}")
 
 
+def report_command(run_dir: Path) -> str:
+    """What to type for the page of a run, here and now: `make demo` leaves .venv off the PATH."""
+    textenvs_command = (
+        "textenvs" if shutil.which("textenvs") else os.path.relpath(Path(sys.executable).with_name("textenvs"))
+    )
+    return shlex.join([textenvs_command, "report", str(run_dir)])
+
+
 def main() -> None:
     """Train, evaluate, print, and say where everything is."""
     parser = argparse.ArgumentParser(prog="python -m agents.demo", description=__doc__.splitlines()[0])
@@ -196,6 +209,8 @@ def main() -> None:
     seconds = time.perf_counter()
     console.print(f"\ntrained in {trained - started:.0f} s, evaluated in {seconds - trained:.0f} s; in {run_dir}:")
     console.print("  curve.png  demo.json  samples.jsonl  metrics.jsonl  final/  checkpoints/  TensorBoard events")
+    console.print("one page of it, with curves, self-checks and episodes:")
+    console.print(f"  {escape(report_command(run_dir))}", style="bold", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -245,6 +245,12 @@ class LMPolicy(nn.Module):
         return copy.deepcopy(self, frozen).requires_grad_(False)
 
     @property
+    def value_bias(self) -> Tensor:
+        """The (1,) parameter that is added to every value."""
+        bias: Tensor = self.value_head.bias
+        return bias
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         device: torch.device = self.model.device

@@ -113,6 +113,11 @@ class MLPPolicy(nn.Module):
         values: Tensor = self.critic(features)[:, 0]
         return logits, values
 
+    @property
+    def value_bias(self) -> Tensor:
+        """The (1,) parameter that is added to every value."""
+        return self.critic[-1].bias  # type: ignore[return-value]
+
     def frozen_copy(self) -> "MLPPolicy":
         """Return a copy without gradients: the reference of a KL penalty."""
         return copy.deepcopy(self).requires_grad_(False)

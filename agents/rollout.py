@@ -64,6 +64,11 @@ class Rollout:
 class Learner(Policy, Protocol):
     """A policy that can also be differentiated on whole episodes."""
 
+    @property
+    def value_bias(self) -> Tensor:
+        """The (1,) parameter that is added to every value."""
+        ...
+
     def evaluate(self, rollout: Rollout, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Return log_probs, values and entropies of the chosen episodes, (n, T) each, 0 outside the mask."""
         ...

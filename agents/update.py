@@ -1,6 +1,6 @@
 """From a rollout to new weights: the numbers an algorithm learns from, and its optimizer steps. The loop is `train`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.algorithms import Algorithm
 from agents.losses import MAX_LOG_RATIO, clipped_surrogate, kl_estimate, ratio_statistics, token_weights, value_loss
-from agents.returns import gae, group_advantages, masked_sum, masked_whiten
+from agents.returns import gae, group_advantages, masked_mean, masked_sum, masked_whiten
 from agents.rollout import Learner, Rollout
 
 MAX_FORWARD_TOKENS = 2**11  # slots in one forward, padding included: no slower than more, and far less memory
@@ -107,6 +107,8 @@ def optimize(
         FloatingPointError: when a gradient is not finite (its step is then not taken), or the policy broke.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if algorithm.fit_value_bias:
+        batch = fit_value_bias(policy, batch)
     steps: list[dict[str, float]] = []
     passes = (
         minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch)
@@ -125,6 +127,14 @@ def optimize(
         steps.append(step | {"grad_norm": norm})
     _check_sanity(policy, batch)
     return steps
+
+
+@torch.no_grad()
+def fit_value_bias(policy: Learner, batch: Batch) -> Batch:
+    """Move the critic's bias by the mean of target - value, the least-squares step; return the batch as it then is."""
+    shift = masked_mean(batch.returns - batch.old_values, batch.mask)
+    policy.value_bias.add_(shift)
+    return replace(batch, old_values=batch.old_values + shift)
 
 
 @torch.no_grad()

@@ -275,6 +275,8 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path, monkeypatch):
         ({"baseline": "group_mean", "group_size": 8, "gamma": 0.9}, "gamma must be 1 for 'group_mean'"),
         ({"credit": "to_go"}, "credit must be left out for baseline 'critic', got 'to_go'"),
         ({"kl_target": 1.0, "kl_coef": 0.1, "kl_horizon": 10.0}, "kl_horizon must be above episodes_per_update=64"),
+        ({"baseline": "none", "fit_value_bias": True}, "fit_value_bias must be left out for baseline 'none'"),
+        ({"fit_value_bias": 1}, "fit_value_bias must be True or False, got 1"),
         ({"normalize": "group"}, "normalize must be 'none' or 'batch' for baseline 'critic'"),
         ({"group_size": 6}, "episodes_per_update must be a multiple of group_size=6, got 64"),
         ({"baseline": "mean"}, "baseline must be one of none, critic, leave_one_out, group_mean, got 'mean'"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agents import demo
+from agents import cli, demo
 
 
 def test_the_commonest_4gram_is_a_share_of_responses() -> None:
@@ -58,6 +60,12 @@ def test_the_demo_at_a_hundredth_of_its_size(
     assert record["rows"]["best of 8"]["mean_return"] >= record["rows"]["before"]["mean_return"]
     curve = (tmp_path / "run/curve.png").read_bytes()
     assert curve.startswith(b"\x89PNG")
+    # The last line is a command that works as it stands: no wrapped path.
+    command = shlex.split(out.splitlines()[-1])
+    assert command[1:] == ["report", str(tmp_path / "run")]
+    assert Path(shutil.which(command[0]) or command[0]).name == "textenvs"
+    cli.main(command[1:])
+    assert (tmp_path / "run/report.html").stat().st_size > 10_000
     # Again: nothing is trained twice, the same table comes back.
     demo.main()
     again = json.loads((tmp_path / "run/demo.json").read_text())

@@ -5,17 +5,21 @@ That the gradient is the policy gradient is enumerated in test_gradient.py.
 
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from small import ragged_envs, tiny_lm
 
 from agents.algorithms import ALGORITHMS, Algorithm
 from agents.lm import LMPolicy
 from agents.losses import kl_estimate
+from agents.mlp import MLPPolicy
 from agents.returns import gae, masked_whiten
 from agents.rollout import Rollout, collect
-from agents.update import accumulate_gradients, make_batch, micro_batches
+from agents.train import make_optimizer
+from agents.update import accumulate_gradients, fit_value_bias, make_batch, micro_batches, optimize
 
 
 def random_lm(envs, architecture: str = "gpt2", seed: int = 0, init_std: float = 0.5) -> LMPolicy:
@@ -149,6 +153,40 @@ def test_gradients_do_not_depend_on_micro_batches(name, architecture, monkeypatc
         assert metrics == pytest.approx(results[0][0], rel=1e-4, abs=1e-6)
         for one, other in zip(gradients, results[0][1], strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["lm", "mlp"])
+def test_a_fitted_bias_puts_the_values_where_the_targets_are(kind):
+    """Every value moves by the same, their mean to that of the targets; the log-probabilities stay."""
+    envs = ragged_envs(6)
+    policy = random_lm(envs)
+    if kind == "mlp":
+        envs = gym.make_vec("CartPole-v1", 4, "sync", vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED})
+        policy = MLPPolicy.from_spaces(envs.single_observation_space, envs.single_action_space, seed=0)
+    rollout = collect(envs, policy, num_episodes=9, seed=0)
+    batch = make_batch(rollout, replace(ALGORITHMS["ppo"], value_clip_range=0.1))
+    before, mask = policy.evaluate(rollout, np.arange(9)), batch.mask
+    fitted = fit_value_bias(policy, batch)
+    after = policy.evaluate(rollout, np.arange(9))
+    torch.testing.assert_close(after[1][mask].mean(), batch.returns[mask].mean())
+    torch.testing.assert_close(
+        (after[1] - before[1])[mask], (batch.returns - batch.old_values)[mask].mean().expand(int(mask.sum()))
+    )
+    torch.testing.assert_close(after[0], before[0])
+    # A value is kept near that of the critic which the steps start from.
+    torch.testing.assert_close(fitted.old_values[mask], after[1][mask])
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_the_bias_is_fitted_before_the_steps_where_that_is_asked(fitted):
+    envs = ragged_envs(6)
+    policy = random_lm(envs)
+    rollout = collect(envs, policy, num_episodes=9, seed=0)
+    algorithm = replace(ALGORITHMS["ppo"], fit_value_bias=fitted, learning_rate=1e-6)
+    batch = make_batch(rollout, algorithm)
+    optimize(policy, make_optimizer(policy, algorithm), batch, algorithm, seed=0, update=0)
+    error = (batch.returns - policy.evaluate(rollout, np.arange(9))[1].detach())[batch.mask].mean()
+    assert (abs(error) < 1e-3) == fitted
 
 
 def test_poison_in_every_masked_slot_changes_nothing():

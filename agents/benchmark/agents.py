@@ -122,7 +122,9 @@ def _our_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             f"{textenvs.near_miss(key, [*known, *_OURS])}"
         )
     algorithm = replace(ALGORITHMS[name], **{key: value for key, value in settings.items() if key not in _OURS})
-    return {"algorithm": asdict(algorithm)} | {key: settings.get(key, value) for key, value in _OURS.items()}
+    # What is switched off is left out, so that a switch that is new makes no finished job stale.
+    switched = {key: value for key, value in asdict(algorithm).items() if value is not False}
+    return {"algorithm": switched} | {key: settings.get(key, value) for key, value in _OURS.items()}
 
 
 def _sb3_agent(name: str, settings: Mapping[str, Any]) -> Agent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def self_checks(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
         number) and status: "pass", "fail", or "note" for a number without a bound.
     """
     rows = []
-    for check in _checks(runs[0].config.get("autocast")):
+    for check in _checks(runs[0].config):
         logged = [[record[check.name] for record in run.metrics if check.name in record] for run in runs]
         results = [check.reduce([*map(_number, values)]) for values in logged if values]
         if results:
@@ -55,9 +55,11 @@ def self_checks(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return rows if faults is None else [*rows, faults]
 
 
-def _checks(autocast: Any) -> list[_Check]:
+def _checks(config: Mapping[str, Any]) -> list[_Check]:
     from agents.selfchecks import MAX_RATIO_ERROR
 
+    autocast, algorithm = config.get("autocast"), config.get("algorithm")
+    is_fitted = isinstance(algorithm, Mapping) and algorithm.get("fit_value_bias")
     ratio = MAX_RATIO_ERROR["bfloat16" if autocast == "bfloat16" else None]
     per_token: Callable[[float], bool] | None = lambda value: value <= MAX_START_KL_PER_TOKEN  # noqa: E731
     bound = f"at most {MAX_START_KL_PER_TOKEN:g}"
@@ -71,7 +73,7 @@ def _checks(autocast: Any) -> list[_Check]:
         _Check("check/start_kl_per_token", "KL at step 0 from the sampler's log-probs, a decision", bound, _largest,
                per_token),
         _Check("check/explained_variance", "share of the returns' variance that the critic explains, last tenth",
-               "above 0", _last_tenth, lambda value: value > 0),
+               "above 0" if is_fitted else "above 0; see --fit-value-bias", _last_tenth, lambda value: value > 0),
         _Check("check/silent_episodes", "episodes whose group teaches nothing, last tenth", "none: 1 if all is learnt",
                _last_tenth, None),
         _Check("check/truncated_episodes", "episodes cut by a limit outside of the task", "none: 0 for text", sum,
