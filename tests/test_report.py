@@ -42,6 +42,7 @@ def test_one_style_and_one_script_are_let_through_by_their_hashes(html: str) -> 
     rules = dict(rule.strip().split(" ", 1) for rule in str(meta["content"]).split(";"))
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
     assert "unsafe" not in str(meta["content"])
+    assert (rules["require-trusted-types-for"], rules["trusted-types"]) == ("'script'", "'none'")
     for kind, name in (("script", "script-src"), ("style", "style-src")):
         (block,) = re.findall(rf"<{kind}>(.*?)</{kind}>", html, re.DOTALL)
         assert rules[name] == f"'sha256-{base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()}'"
@@ -72,10 +73,15 @@ def test_json_stands_safely_in_a_script_element() -> None:
         embedded_json(math.nan)
 
 
-def test_everything_unseen_is_spelt_out_and_nothing_is_endless() -> None:
+def test_everything_unseen_is_spelt_out_and_nothing_is_endless(tmp_path: Path) -> None:
     assert visible({"a\x00": ["\u202e", {"b\u200b": 1.5, "c": None}]}) == {
         "a\\x00": ["\\u202e", {"b\\u200b": 1.5, "c": None}]
     }
+    page = write_report([write_run(tmp_path / "run", config={"env_id": "a\u202eb", "seed": 0})]).read_text(
+        encoding="utf-8"
+    )
+    assert "<h1>a\\u202eb</h1>" in page
+    assert data_of(page)["title"] == "a\\u202eb"
     assert visible("x" * MAX_TEXT) == "x" * MAX_TEXT
     assert visible("x" * (MAX_TEXT + 1234)) == "x" * MAX_TEXT + "… (1,234 more)"
 
@@ -96,6 +102,26 @@ def test_means_and_intervals_of_seeds(html: str) -> None:
     low, high = stats.t.interval(0.95, 3, loc=4.0, scale=stats.sem([1.0, 2.0, 4.0, 9.0]))
     assert (mean - (half or 0), mean + (half or 0)) == pytest.approx((low, high))
     assert t_interval([3.0]) == (3.0, None)
+
+
+def test_a_mean_is_only_where_every_seed_has_a_number(tmp_path: Path) -> None:
+    """Where one of them logged null, the mean of the others would be of another group."""
+    for seed in range(3):
+        lines = metrics(20, seed=seed)
+        lines[7]["return"] = None if seed == 1 else lines[7]["return"]
+        write_run(tmp_path / f"seed_{seed}", lines=lines, config={"env_id": "TextGen-v0", "seed": seed})
+    metric = gather([tmp_path])["curves"]["metrics"][0]
+    assert (metric["mean"][7], metric["half"][7]) == (None, None)
+    assert metric["mean"][6] == pytest.approx(0.25)
+
+
+def test_a_check_that_fails_in_one_of_the_seeds_fails(tmp_path: Path) -> None:
+    broken = {"check/ratio_error": 1.0, "check/excluded_episodes": 64.0}
+    for seed in range(3):
+        lines = metrics(20, **(broken if seed == 1 else {}))
+        write_run(tmp_path / f"seed_{seed}", lines=lines, config={"env_id": "TextGen-v0", "seed": seed})
+    checks = gather([tmp_path])["checks"]
+    assert {check["name"] for check in checks if check["status"] == "fail"} == set(broken)
 
 
 def test_the_page_says_what_was_reached(html: str) -> None:
@@ -271,6 +297,15 @@ def test_numbers_are_spelt_for_readers() -> None:
         "7.7e−07",
         "−0.500",
     ]
+    # As many digits as the others of a column, and no zero below zero; what is large has none.
+    assert [number(x, 3, True) for x in (1.0, 0.0, -0.0002, 0.9996, 1234.5)] == [
+        "1.000",
+        "0.000",
+        "0.000",
+        "1.000",
+        "1,234",
+    ]
+    assert [number(x, 0, True) for x in (None, 496.0)] == ["–", "496"]
     assert policy("a", "b").count("sha256-") == 2
 
 

@@ -70,6 +70,10 @@ def test_runs_that_did_not_get_there_count_as_later(tmp_path: Path) -> None:
     (line,) = gather([write_benchmark(tmp_path / "one", rows[:1])])["profiles"]
     assert line["points"][0] == [0.0, 1.0, None, None]  # of a single run there is no interval
     assert (agent["reached"], agent["episodes"]) == ([3, 5], 4000 - 2000 * 0.91)
+    # Of eight runs the interval is from the first to the last, and the last never got there.
+    rows = [benchmark_row("ppo", "textenvs/Copy-v0", seed, 0.95 if seed < 6 else 0.5) for seed in range(8)]
+    (result,) = gather([write_benchmark(tmp_path / "eight", rows)])["results"]
+    assert result["episodes"] == [2100.0, 2100.0, None]
 
 
 def test_results_of_different_sources_are_marked(tmp_path: Path) -> None:
@@ -83,6 +87,11 @@ def test_results_of_different_sources_are_marked(tmp_path: Path) -> None:
     ]
     assert [(row["agent"], row["sources"]) for row in data["agents"]] == [("ppo", "a b"), ("a2c", "a")]
     assert [(source["letter"], source["commit"]) for source in data["sources"]] == [("a", "abc"), ("b", "def")]
+
+
+def test_agents_with_fewer_jobs_are_marked(tmp_path: Path) -> None:
+    data = gather([write_benchmark(tmp_path / "out", benchmark_rows()[1:])])
+    assert [mark.split(":")[0] for mark in data["marks"]] == ["3 to 4 jobs an agent and environment"]
 
 
 def test_an_empty_benchmark_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,6 +147,18 @@ def test_episodes_are_found_and_coloured(browser: Any, seeds: Path) -> None:
     watched.assert_quiet(seeds)
 
 
+def test_an_outlier_does_not_pale_the_other_tokens(browser: Any, tmp_path: Path) -> None:
+    samples = [episode(1 + k // 5, "prompt", ["t"] * 20, 0.5) for k in range(10)]
+    for sample in samples:
+        sample["tokens"]["advantage"] = [1.0, -1.0] * 10
+    samples[3]["tokens"]["advantage"][4] = 100.0
+    watched = Watched(browser)
+    page = watched.open(write_report([write_run(tmp_path / "run", samples=samples)]))
+    assert watched.texts(".scale b") == ["−1", "1"]
+    share = "(e) => [e.className, e.style.getPropertyValue('--share')]"
+    assert page.locator(".token").nth(1).evaluate(share) == ["token low", "1.000"]
+
+
 TEXT = ("h1", "h2", "h3", "p", "li", "a", "b", "label", "legend", "button", "select", "summary", "th", "td", "code")
 TEXT += (
     ".verdict",
@@ -224,6 +236,59 @@ def test_a_long_run_draws_no_more_than_a_short_one(browser: Any, tmp_path: Path)
         assert page.locator("#episodes .status").text_content() == found
     assert counts[1] <= counts[0] + 200  # the choice of an update has at most 200 lines
     assert counts[1] < 1_500
+
+
+def test_numbers_are_sorted_as_numbers(browser: Any, tmp_path: Path) -> None:
+    sizes = {"two": 2, "nine": 9, "ten": 10}
+    rows = [benchmark_row(name, "textenvs/Copy-v0", k, 0.5) for name, size in sizes.items() for k in range(size)]
+    watched = Watched(browser)
+    page = watched.open(write_report([write_benchmark(tmp_path / "out", rows)]))
+    page.locator("#scores thead th").filter(has_text="jobs").locator("button").click()
+    assert watched.texts("#scores tbody th") == ["ten", "nine", "two"]
+
+
+def test_of_many_lines_one_can_be_looked_at(browser: Any, tmp_path: Path) -> None:
+    """Ten agents: the one whose button is pointed at stands out; all go and come back at once; the scale follows."""
+    rows = [benchmark_row(f"agent-{n}", "textenvs/Copy-v0", k, 0.1 * n + 0.01 * k) for n in range(10) for k in range(3)]
+    for row in rows:
+        row["score"] = min(row["score"], 1.0)
+    path = write_report([write_benchmark(tmp_path / "out", rows)])
+    watched = Watched(browser)
+    page = watched.open(path)
+    profile = page.locator(".profile")
+    buttons = profile.locator(".legend button")
+    assert watched.texts(".profile .legend button")[0::10] == ["agent-9", "Hide all"]
+    lines = lambda: profile.locator("path.line").count()  # noqa: E731
+    first_tick = lambda: float(profile.locator("svg text.tick.middle").first.text_content())  # noqa: E731
+    assert (lines(), first_tick()) == (10, 0)
+    buttons.nth(3).hover()
+    assert profile.locator("g.dim").count() == 9
+    page.mouse.move(0, 0)
+    assert profile.locator("g.dim").count() == 0
+    buttons.last.click()
+    assert lines() == 0
+    assert watched.texts(".profile .legend button")[-1] == "Show all"
+    assert {buttons.nth(k).get_attribute("aria-pressed") for k in range(10)} == {"false"}
+    buttons.nth(0).click()
+    buttons.nth(1).click()  # with scores of 0.8 and 0.9 or more nothing happens below 0.8
+    assert lines() == 2
+    assert 0.75 < first_tick() <= 0.85
+    buttons.last.click()
+    assert lines() == 10
+    assert page.locator(".growth .slot").first.locator("svg .name").first.text_content() == "episodes (logarithmic)"
+    watched.assert_quiet(path)
+
+
+def test_a_line_that_has_ended_is_read_at_its_end(browser: Any, tmp_path: Path) -> None:
+    rows = [benchmark_row(name, "textenvs/Copy-v0", k, 0.95) for name in ("a", "b") for k in range(3)]
+    out = write_benchmark(tmp_path / "out", rows)
+    curves = (out / "curves.csv").read_text().splitlines()
+    kept = [line for line in curves if not (line.startswith("b,") and int(line.split(",")[3]) > 2000)]
+    (out / "curves.csv").write_text("\n".join(kept) + "\n")
+    page = Watched(browser).open(write_report([out]))
+    reading = page.locator(".growth .reading").first.text_content()
+    assert "(ended at 2,000)" in reading.split("b ")[1]
+    assert "ended" not in reading.split("b ")[0]
 
 
 def test_tables_are_sorted_and_filtered_by_keyboard(browser: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from agents.statistics import censored_median
 
 _ALL = "all environments"
 _AXES = (("episodes", 0), ("seconds", 1))
-_NUM_THRESHOLDS = 51
+_NUM_THRESHOLDS = 201
 
 
 def benchmark_page(out: Path) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def benchmark_page(out: Path) -> dict[str, Any]:
         "title": f"Benchmark {summary['suite']}",
         "subject": _subject(summary, len(rows)),
         "summary": _summary(summary),
-        "marks": _marks(summary),
+        "marks": _marks(summary, rows),
         "agents": [_agent(agent, rows) for agent in summary["agents"]],
         "results": [_result(agent, env, names) for agent in summary["agents"] for env in agent["envs"]],
         "against": summary["against"],
@@ -74,12 +75,17 @@ def _summary(summary: Summary) -> str:
     return said + (f"; {failed} jobs failed." if failed > 1 else "; one job failed." if failed else "; no job failed.")
 
 
-def _marks(summary: Summary) -> list[str]:
+def _marks(summary: Summary, rows: Mapping[Key, Row]) -> list[str]:
     """Say what must be known before numbers are compared."""
     marks = []
     if len(summary["sources"]) > 1:
         marks.append(
             "results of different commits, versions or machines stand side by side; the column “from” tells them apart"
+        )
+    sizes = Counter(key[:2] for key in rows).values()
+    if min(sizes) < max(sizes):
+        marks.append(
+            f"{min(sizes)} to {max(sizes)} jobs an agent and environment: scores are pooled, so more jobs weigh more"
         )
     for agent in summary["agents"]:
         if agent["num_settings"] > 1:
@@ -163,7 +169,7 @@ def _source(letter: str, source: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _profiles(summary: Summary, rows: Mapping[Key, Row]) -> list[dict[str, Any]]:
-    thresholds = np.linspace(0, 1, _NUM_THRESHOLDS)
+    thresholds = np.linspace(0, 1, _NUM_THRESHOLDS).round(3)
     bands = [
         (agent["agent"], profile(agent["agent"], list(summary["envs"]), rows, thresholds))
         for agent in summary["agents"]

@@ -79,10 +79,12 @@ def render(data: Mapping[str, Any]) -> str:
     )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Spell a number for a reader; an en dash for none."""
+def number(value: float | None, digits: int = 3, fixed: bool = False) -> str:
+    """Spell a number for a reader; an en dash for none. With fixed, as many digits as the others of its column."""
     if value is None:
         return "–"
+    if fixed and abs(value) < 1000:
+        return f"{value:z.{digits}f}".replace("-", "−")
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace("-", "−")
     if abs(value) >= 1000:

@@ -1,7 +1,8 @@
 // A line chart: responsive, with a slider as the cursor, toggles of its series, and its numbers as a table.
 
-const MARGIN = { top: 26, right: 14, bottom: 40, left: 52 };
+const MARGIN = { top: 26, right: 16, bottom: 40, left: 52 };
 const NUM_COLORS = 8;
+const MANY = 8; // lines; of more, one at a time can be looked at
 
 /** Classes of the n-th line: a colour, and dashes when those are used up. */
 function lookOf(n) {
@@ -48,7 +49,7 @@ function span(values, spread) {
  * spec: title; xName; yName; series: {name, points: [[x, y, low, high]], faint, color}, low and high perhaps null, color the
  * number of a colour, the line's place unless given; range: of y,
  * or null for that of the data; log: whether x is drawn by its logarithm; start: share of x at which it is
- * read first, 1 unless given.
+ * read first, 1 unless given; parting: whether x begins where the first of the shown lines leaves 1.
  */
 function chart(spec) {
   const hidden = new Set();
@@ -69,6 +70,8 @@ function chart(spec) {
     for (const point of one.points) if (point[0] <= x) found = point;
     return found;
   };
+  /** A line that has ended is read at its end, and says so. */
+  const spellAt = (one, point, x) => spellPoint(point) + (point === one.points.at(-1) && x > point[0] ? ` (ended at ${spell(point[0])})` : "");
   const spellPoint = ([, y, low, high]) => spell(y) + (low === null || low === undefined ? "" : ` [${spell(low)}, ${spell(high)}]`);
 
   const read = () => {
@@ -76,11 +79,12 @@ function chart(spec) {
     const shown = series.filter((one) => !hidden.has(one.k)).map((one) => [one, at(one, x)]).filter(([, point]) => point);
     reading.replaceChildren(
       make("b", {}, `${spec.xName} ${spell(x)}`),
-      ...shown.map(([one, point]) => make("span", {}, make("i", { class: `key ${one.look}` }), `${one.name} ${spellPoint(point)}`)),
+      ...shown.map(([one, point]) => make("span", {}, make("i", { class: `key ${one.look}` }), `${one.name} ${spellAt(one, point, x)}`)),
     );
-    slider.setAttribute("aria-valuetext", `${spec.xName} ${spell(x)}: ` + shown.map(([one, point]) => `${one.name} ${spellPoint(point)}`).join("; "));
+    slider.setAttribute("aria-valuetext", `${spec.xName} ${spell(x)}: ` + shown.map(([one, point]) => `${one.name} ${spellAt(one, point, x)}`).join("; "));
     if (!state) return;
     const cursor = state.x(x);
+    for (const part of [state.cursor, state.dots]) part.setAttribute("visibility", cursor < MARGIN.left - 1 ? "hidden" : "visible");
     state.cursor.setAttribute("x1", cursor);
     state.cursor.setAttribute("x2", cursor);
     state.dots.replaceChildren(...shown.map(([one, point]) => draw("circle", { cx: state.x(point[0]), cy: state.y(point[1]), r: 3.5, class: `dot ${one.look}` })));
@@ -92,6 +96,7 @@ function chart(spec) {
     const visible = series.filter((one) => !hidden.has(one.k));
     const points = visible.flatMap((one) => one.points);
     const xs = span(points.map((point) => point[0]), 0) ?? [0, 1];
+    if (spec.parting) xs[0] = partingOf(visible) ?? xs[0];
     const ys = spec.range ?? yRange(points);
     const [left, right] = xs.map(place);
     const x = (value) => MARGIN.left + ((place(value) - left) / (right - left || 1)) * (width - MARGIN.left - MARGIN.right);
@@ -109,22 +114,25 @@ function chart(spec) {
       image.append(draw("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick), class: "rule" }));
       image.append(draw("text", { x: MARGIN.left - 8, y: y(tick) + 4, class: "tick end" }, spell(tick)));
     }
-    for (const tick of (spec.log ? logTicks : ticks)(xs[0], xs[1], Math.max(2, Math.floor(width / 110)))) {
+    for (const tick of (spec.log ? logTicks : ticks)(xs[0], xs[1], Math.max(2, Math.floor(width / 90)))) {
       image.append(draw("line", { x1: x(tick), x2: x(tick), y1: height - MARGIN.bottom, y2: height - MARGIN.bottom + 5, class: "axis" }));
-      image.append(draw("text", { x: x(tick), y: height - MARGIN.bottom + 19, class: "tick middle" }, spell(tick)));
+      const edge = x(tick) + spell(tick).length * 3.5 > width; // of digits 7 wide
+      image.append(draw("text", { x: edge ? width : x(tick), y: height - MARGIN.bottom + 19, class: `tick ${edge ? "end" : "middle"}` }, spell(tick)));
     }
     image.append(
       draw("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: height - MARGIN.bottom, y2: height - MARGIN.bottom, class: "axis" }),
-      draw("text", { x: width - MARGIN.right, y: height - 5, class: "name end" }, spec.xName),
+      draw("text", { x: width - MARGIN.right, y: height - 5, class: "name end" }, spec.log ? `${spec.xName} (logarithmic)` : spec.xName),
       draw("text", { x: 4, y: 13, class: "name" }, spec.yName),
     );
     const lines = draw("g", { "clip-path": `url(#${clip})` });
     for (const one of [...visible].sort((a, b) => Number(b.faint ?? false) - Number(a.faint ?? false))) {
       const color = one.look;
+      const group = draw("g", { "data-line": one.k });
+      lines.append(group);
       const band = one.points.filter((point) => point[2] !== null && point[2] !== undefined);
-      if (band.length > 1) lines.append(draw("path", { class: `band ${color}`, d: path([...band.map((p) => [x(p[0]), y(p[3])]), ...band.reverse().map((p) => [x(p[0]), y(p[2])])]) + "Z" }));
-      lines.append(draw("path", { class: `line ${color}${one.faint ? " faint" : ""}`, d: path(one.points.map((p) => [x(p[0]), y(p[1])])) }));
-      if (one.points.length === 1) lines.append(draw("circle", { class: `dot ${color}`, cx: x(one.points[0][0]), cy: y(one.points[0][1]), r: 3 }));
+      if (band.length > 1) group.append(draw("path", { class: `band ${color}`, d: path([...band.map((p) => [x(p[0]), y(p[3])]), ...band.reverse().map((p) => [x(p[0]), y(p[2])])]) + "Z" }));
+      group.append(draw("path", { class: `line ${color}${one.faint ? " faint" : ""}`, d: path(one.points.map((p) => [x(p[0]), y(p[1])])) }));
+      if (one.points.length === 1) group.append(draw("circle", { class: `dot ${color}`, cx: x(one.points[0][0]), cy: y(one.points[0][1]), r: 3 }));
     }
     const cursor = draw("line", { class: "cursor", y1: MARGIN.top - 6, y2: height - MARGIN.bottom });
     const dots = draw("g");
@@ -139,17 +147,34 @@ function chart(spec) {
     read();
   };
 
-  for (const one of series.length > 1 ? series : []) {
+  /** Let one line stand out, or none. */
+  const single = (k) => plot.querySelectorAll("g[data-line]").forEach((group) => group.classList.toggle("dim", k !== null && group.dataset.line !== String(k)));
+  const buttons = (series.length > 1 ? series : []).map((one) => {
     const button = make("button", {
-      type: "button", "aria-pressed": "true",
+      type: "button",
       click: () => {
         if (!hidden.delete(one.k)) hidden.add(one.k);
-        button.setAttribute("aria-pressed", String(!hidden.has(one.k)));
-        render();
+        change();
       },
+      pointerenter: (event) => event.pointerType === "mouse" && single(one.k),
+      pointerleave: () => single(null),
+      focus: () => button.matches(":focus-visible") && single(one.k),
+      blur: () => single(null),
     }, make("i", { class: `key ${one.look}` }), one.name);
-    legend.append(button);
-  }
+    return button;
+  });
+  const all = make("button", { type: "button", class: "all-lines", click: () => {
+    if (hidden.size) hidden.clear();
+    else series.forEach((one) => hidden.add(one.k));
+    change();
+  } });
+  const change = () => {
+    buttons.forEach((button, k) => button.setAttribute("aria-pressed", String(!hidden.has(k))));
+    all.textContent = hidden.size ? "Show all" : "Hide all";
+    if (state) render();
+  };
+  legend.append(...buttons, ...(buttons.length > MANY ? [all] : []));
+  change();
   slider.addEventListener("input", read);
   const table = disclosure("Numbers as a table", () =>
     grid(`${spec.title} over ${spec.xName}`, [spec.xName, ...series.map((one) => one.name)], stops.map((stop) => [stop, ...series.map((one) => {
@@ -165,6 +190,12 @@ function chart(spec) {
     }
   }).observe(plot);
   return figure;
+}
+
+/** The last x at which all lines are still 1; null for none. */
+function partingOf(visible) {
+  const left = visible.map((one) => one.points[Math.max(one.points.findIndex((point) => point[1] < 1) - 1, 0)]?.[0]).filter((x) => x !== undefined);
+  return left.length ? Math.min(...left) : null;
 }
 
 /** Range of y: of the lines, and of their bands as far as they do not dwarf the lines. */
