@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import math
 import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import env_pages
@@ -28,9 +29,15 @@ from docstrings import code, escaped, fence, parse, slug, table
 
 import textenvs
 from agents.algorithms import _CHOICES, ALGORITHMS, Algorithm
+from agents.benchmark.agents import find_agent
+from agents.benchmark.jobs import Job, Scale
+from agents.benchmark.results import read_results
+from agents.benchmark.tables import Summary, cells, notes, summarise
+from agents.suites import SUITES
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+TOY_SUITE = ROOT / "benchmarks/toy_suite"
 BLOCK = re.compile(
     r"(?P<start>(?:<!--|#) generated: (?P<name>[\w ]+?)(?: -->)?\n).*?(?P<end>^ *(?:<!--|#) end\b)",
     re.DOTALL | re.MULTILINE,
@@ -38,10 +45,6 @@ BLOCK = re.compile(
 INTRO = (
     "What `--help` prints, verb by verb. Errors are one sentence on standard error: exit status 2 for wrong usage, 1 "
     "for a failed run, 130 after Ctrl-C."
-)
-MEANING = (
-    "Seeds that reach a mean training return of 0.95 over 128 episodes; the median episodes to it, with an interval of "
-    "order statistics (95 % or more); median seconds on one thread."
 )
 #: Columns of what `--help` prints.
 WIDTH = 100
@@ -110,15 +113,37 @@ def metrics(name: str) -> str:
 
 
 def results(name: str) -> str:
-    """The row of the README's table of string tasks, with its command."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    found = [i for i, line in enumerate(lines) if line.startswith(f"| {name.upper()} |")]
-    if not found:
+    """What the algorithm came to in the toy suite, with its settings and the command, from the committed results."""
+    summary = _toy_suite()
+    header, lines = cells(summary)
+    line = next((line for line in lines if line[0] == name), None)
+    if line is None:
         return ""
-    top = found[0]
-    while lines[top - 1].startswith("|"):
-        top -= 1
-    return "\n" + "\n".join([*lines[top : top + 2], lines[found[0]]]) + f"\n\n{MEANING}\n"
+    jobs = {key: row for key, row in read_results(TOY_SUITE)[0].items() if key[0] == name}
+    suite = SUITES["toy"]
+    given = suite.settings.get(name, {})
+    agent = find_agent(name, given)
+    now = Job(suite.name, agent, suite.envs[0], Scale(None, None, ""), 0, suite.num_episodes, suite.seconds)
+    settings = ", ".join(
+        code(f"--{key.replace('_', '-')} {json.dumps(value).strip(chr(34))}") for key, value in given.items()
+    )
+    said = f"Settings of the suite: {settings or 'those of the row'}."
+    if {row["settings_sha256"] for row in jobs.values()} != {now.settings_sha256}:
+        said = "The suite has other settings by now than these results are of."
+    parts = [
+        table(header, [line]),
+        *notes(summary),
+        said,
+        fence(f"textenvs benchmark toy --agents {name} --seeds {1 + max(key[2] for key in jobs)}", "sh"),
+    ]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+@cache
+def _toy_suite() -> Summary:
+    """The summary of our algorithms' jobs; the others change nothing about them."""
+    rows, _ = read_results(TOY_SUITE)
+    return summarise({key: row for key, row in rows.items() if key[0] in ALGORITHMS})
 
 
 def algorithm_table() -> str:
