@@ -44,6 +44,10 @@ _LM, _CACHE, _ROLLOUT, _TRAIN = "agents/lm.py", "agents/cache.py", "agents/rollo
 _SAMPLER, _FORWARD = "agents/sampler.py", "agents/forward.py"
 _CHECKS = "agents/selfchecks.py"
 _UPDATE, _RETURNS, _LOSSES, _MLP = "agents/update.py", "agents/returns.py", "agents/losses.py", "agents/mlp.py"
+_PAGE, _CURVES, _REPORT_CHECKS = "agents/report/page.py", "agents/report/run_data.py", "agents/report/checks.py"
+_EPISODES, _JS = "agents/report/episodes.py", "agents/report/assets/"
+_RUNNER, _JOBS, _TABLES = "agents/benchmark/runner.py", "agents/benchmark/jobs.py", "agents/benchmark/tables.py"
+_STATISTICS = "agents/statistics.py"
 _SAME = "test_lm.py::test_sampled_log_probs_equal_the_updates"
 _FORMULA = "test_update.py::test_the_whole_loss_has_the_gradient_of_its_formula"
 _PARTS = "test_update.py::test_gradients_do_not_depend_on_micro_batches"
@@ -253,6 +257,74 @@ MUTANTS = (
     Mutant("the start is compared with itself", _TRAIN, "start_checks(policy, reference,",
            "start_checks(policy, policy,",
            "test_mutants.py::test_the_checks_of_the_start_measure_the_way_to_the_reference"),
+    # The critic's bias.
+    Mutant("critic's bias: fitted the wrong way", _UPDATE, "policy.value_bias.add_(shift)",
+           "policy.value_bias.sub_(shift)", "test_update.py::test_a_fitted_bias_puts_the_values_where_the_targets_are"),
+    Mutant("critic's bias: values are clipped around where they were", _UPDATE,
+           "old_values=batch.old_values + shift", "old_values=batch.old_values",
+           "test_update.py::test_a_fitted_bias_puts_the_values_where_the_targets_are"),
+    Mutant("critic's bias: never fitted", _UPDATE, "if algorithm.fit_value_bias:", "if False:",
+           "test_update.py::test_the_bias_is_fitted_before_the_steps_where_that_is_asked"),
+    # The page: hostile text.
+    Mutant("report: a script element can be ended by its data", _PAGE, 'for c in "<>&', 'for c in "&',
+           "test_report.py::test_json_stands_safely_in_a_script_element"),
+    Mutant("report: the policy lets the file's own origin in", _PAGE, "\"default-src 'none';", "\"default-src 'self';",
+           "test_report.py::test_one_style_and_one_script_are_let_through_by_their_hashes"),
+    Mutant("report: markup may be made of text", _PAGE,
+           " require-trusted-types-for 'script'; trusted-types 'none'", "",
+           "test_report.py::test_one_style_and_one_script_are_let_through_by_their_hashes"),
+    Mutant("report: what cannot be seen stays so", _PAGE, "shown = visible(data)", "shown = data",
+           "test_report.py::test_everything_unseen_is_spelt_out_and_nothing_is_endless"),
+    Mutant("report: names of things keep what cannot be seen", "agents/report/records.py",
+           "{visible(str(key)): visible", "{str(key): visible",
+           "test_report.py::test_everything_unseen_is_spelt_out_and_nothing_is_endless"),
+    # The page: numbers.
+    Mutant("report: interval of the biased variance", _CURVES, "for value in values) / (n - 1)",
+           "for value in values) / n", "test_report.py::test_means_and_intervals_of_seeds"),
+    Mutant("report: a mean of the seeds that have a number", _CURVES, "if len(column) == len(runs) else",
+           "if column else", "test_report.py::test_a_mean_is_only_where_every_seed_has_a_number"),
+    Mutant("report: the judge's error is the reward's", _EPISODES, 'else f"{name}_stderr"\n', 'else "stderr"\n',
+           "test_report.py::test_an_evaluation_is_laid_out_before_and_after"),
+    Mutant("report: the judge's gain is the reward's", _EPISODES, "as_number(gains.get(name))",
+           'as_number(gains.get("mean_return"))', "test_report.py::test_an_evaluation_is_laid_out_before_and_after"),
+    Mutant("report: one seed that passes is enough", _REPORT_CHECKS, "all(map(check.passes", "any(map(check.passes",
+           "test_report.py::test_a_check_that_fails_in_one_of_the_seeds_fails"),
+    Mutant("report: exclusions of the best seed", _REPORT_CHECKS, "max(known) <= MAX", "min(known) <= MAX",
+           "test_report.py::test_a_check_that_fails_in_one_of_the_seeds_fails"),
+    Mutant("report: two commits are not yet mixed", "agents/report/benchmark_data.py",
+           'if len(summary["sources"]) > 1', 'if len(summary["sources"]) > 2',
+           "test_report_benchmark.py::test_results_of_different_sources_are_marked"),
+    Mutant("report: a run without metrics is a page", "agents/report/runs.py", "if not metrics:", "if metrics is None:",
+           "test_report.py::test_bad_input_is_one_sentence"),
+    Mutant("report: an outlier pales all other tokens", _JS + "tokens.js", "Math.max(-quantile(0.01), quantile(0.99))",
+           "Math.max(-values[0], values.at(-1))",
+           "test_report_browser.py::test_an_outlier_does_not_pale_the_other_tokens"),
+    Mutant("report: numbers sorted as text", _JS + "table.js", "? null : Number(number)", "? null : number",
+           "test_report_browser.py::test_numbers_are_sorted_as_numbers"),
+    # The benchmark.
+    Mutant("benchmark: jobs with other settings are taken for done", _RUNNER, "job.key not in rows or job in stale or",
+           "job.key not in rows or", "test_benchmark.py::test_other_settings_make_a_result_stale"),
+    Mutant("benchmark: the settings are no part of a job", _JOBS, "fingerprint([self.agent.settings, ", "fingerprint([",
+           "test_benchmark.py::test_other_settings_make_a_result_stale"),
+    Mutant("benchmark: a job goes on until both budgets are spent", "agents/benchmark/agents.py",
+           "< self.num_episodes and now", "< self.num_episodes or now",
+           "test_benchmark.py::test_the_budget_ends_ours_and_theirs_alike"),
+    Mutant("benchmark: score without its random floor", _JOBS, "(mean_return - self.random) / (self.optimal",
+           "mean_return / (self.optimal",
+           "test_benchmark.py::test_seeds_are_paired_and_scores_are_between_random_and_optimal"),
+    Mutant("benchmark: a mean for the interquartile mean", _STATISTICS, "stats.trim_mean(pooled, 0.25, axis=-1)",
+           "pooled.mean(-1)", "test_report_benchmark.py::test_the_page_of_a_benchmark_holds_what_its_statistics_say"),
+    Mutant("benchmark: runs that did not get there count as arrived", _STATISTICS,
+           "uncensored=times[there], right=times[~there]", "uncensored=times",
+           "test_statistics.py::test_a_median_with_runs_that_did_not_get_there"),
+    Mutant("benchmark: the interval takes the end of a run for its arrival", _TABLES,
+           "latest = [value if there else math.inf", "latest = [value if there else value",
+           "test_report_benchmark.py::test_runs_that_did_not_get_there_count_as_later"),
+    Mutant("benchmark: the bootstrap draws from one environment", _STATISTICS,
+           "np.asarray(groups[env], np.float64)[rows]", "np.asarray(groups[0], np.float64)[rows % len(groups[0])]",
+           "test_statistics.py::test_the_bootstrap_draws_runs_within_each_environment"),
+    Mutant("benchmark: pairs drawn apart", _STATISTICS, "if number and not paired:", "if number:",
+           "test_statistics.py::test_the_bootstrap_draws_pairs_together"),
 )
 # fmt: on
 

@@ -41,7 +41,9 @@ def test_every_mutant_is_one_place_of_the_tree_and_names_a_test_that_exists(monk
     mutants = [tools["SANITY"], *tools["MUTANTS"]]
     assert len({mutant.name for mutant in mutants}) == len(mutants)
     for mutant in mutants:
-        ast.parse(tools["patch"]((ROOT / mutant.file).read_text(encoding="utf-8"), mutant))
+        patched = tools["patch"]((ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
+        if mutant.file.endswith(".py"):  # others are of the report's page
+            ast.parse(patched)
         assert mutant.old != mutant.new
     for item in tools["IMPOSSIBLE"]:
         assert (ROOT / item.file).read_text(encoding="utf-8").count(item.line) == 1, item.name
