@@ -13,6 +13,7 @@ import textenvs
 from agents.cli_arguments import (
     EnvId,
     EnvKwargs,
+    UsageError,
     at_least_one,
     json_object,
     make_env,
@@ -149,7 +150,7 @@ def benchmark(
         json: print JSON instead of tables.
         markdown: print the table in Markdown.
     """
-    from agents.benchmark import run_benchmark, with_budget
+    from agents.benchmark import read_results, run_benchmark, with_budget
     from agents.benchmark.picture import draw
     from agents.benchmark.tables import markdown as as_markdown
     from agents.benchmark.tables import summarise, tables
@@ -159,6 +160,8 @@ def benchmark(
     asked = with_budget(load_suite(suite), num_episodes=episodes, seconds=seconds)
     folder = Path("runs") / f"benchmark-{asked.name}" if out is None else out
     names = [name.strip() for name in agents.split(",") if name.strip()]
+    if against is not None and against not in (known := [*names, *(key[0] for key in read_results(folder)[0])]):
+        raise UsageError(f"--against must be one of the agents, got {against!r}; {textenvs.near_miss(against, known)}")
     rows, curves = run_benchmark(
         asked,
         names,

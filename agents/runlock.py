@@ -12,7 +12,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path, name: str = "run_dir") -> Iterator[None]:
     """Hold run_dir / "lock" while its body runs, so that no second process writes into the run.
 
     The lock is the kernel's (flock): it ends with the process that holds it, also after kill -9 or a power cut, so a
@@ -21,15 +21,16 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
     Args:
         run_dir: made when absent.
+        name: what the directory is called where it was asked for.
 
     Raises:
         ValueError: when run_dir is a file, or while another process holds the lock: names its id.
     """
     if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"run_dir must be a directory, got {run_dir}, which is a file; name another")
+        raise ValueError(f"{name} must be a directory, got {run_dir}, which is a file; name another")
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / LOCK_NAME
-    descriptor = _take(path)
+    descriptor = _take(path, name)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "boot_id": _boot_id()}).encode(), 0)
@@ -39,7 +40,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, name: str) -> int:
     """Return a descriptor of the locked file that has the name."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -53,8 +54,8 @@ def _take(path: Path) -> int:
             holder = _holder(os.pread(descriptor, 1000, 0))
             os.close(descriptor)
             raise ValueError(
-                f"run_dir must have one writer, got {path.parent}, which {holder} is writing; "
-                "wait until it ends, stop it or name another run_dir"
+                f"{name} must have one writer, got {path.parent}, which {holder} is writing; "
+                f"wait until it ends, stop it or name another {name}"
             ) from None
         except BaseException:
             os.close(descriptor)

@@ -167,6 +167,9 @@ def _function(name: str) -> Callable[[Any], Any]:
         act = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"agent {name!r} must be module:function, got {error}; check both names") from None
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own does when it is loaded
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"agent {name!r} must be in a module that can be imported, got {said}; mend it") from None
     if not callable(act):
         raise ValueError(f"agent {name!r} must be a function act(observation) -> action, got {act!r}; name one")
     return act  # type: ignore[no-any-return]
@@ -255,8 +258,12 @@ def _zip_policy(path: Path, sha256: str, envs: VectorEnv[Any, Any, Any], seed: i
 
     if _zip_settings(path, True)["sha256"] != sha256:
         raise ValueError(f"{path} must stay as it is while a benchmark runs, got other bytes; start again")
-    data, parameters, _ = load_from_zip_file(path, device="cpu")
-    space = data["observation_space"]
+    try:
+        data, parameters, _ = load_from_zip_file(path, device="cpu")
+        space, _, _ = data["observation_space"], data["policy_class"], parameters["policy"]
+    except Exception as error:  # whatever pickles raise
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} must be what an SB3 agent's save() wrote, got {said}; save it again") from None
     if (space, data["action_space"]) != (envs.single_observation_space, envs.single_action_space):
         raise ValueError(
             f"{path} must have been trained on the spaces of the env, {envs.single_observation_space} and "

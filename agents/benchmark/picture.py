@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import textenvs
 from agents.benchmark.curves import Band, growth, profile
 from agents.benchmark.results import Curve, Key, Row
 from agents.benchmark.tables import Summary
@@ -38,9 +39,21 @@ def draw(summary: Summary, rows: Mapping[Key, Row], curves: Mapping[Key, Curve],
     _label(seconds, "CPU seconds of training", "IQM of normalised training return", "compute efficiency")
     for axes in (episodes, seconds):
         axes.set_xscale("log")
-    figure.legend(*profiles.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    figure.suptitle(f"benchmark {summary['suite']}: 95 % bootstrap intervals, {_runs(summary)} runs each")
+    # Handles and labels apart: a label of an artist would be left out where it starts with an underscore.
+    figure.legend(
+        profiles.lines,
+        [_text(line.get_gid() or "") for line in profiles.lines],
+        loc="outside right center",
+        frameon=False,
+        fontsize=9,
+    )
+    figure.suptitle(f"benchmark {_text(summary['suite'])}: 95 % bootstrap intervals, {_runs(summary)} runs each")
     figure.savefig(path, dpi=110)
+
+
+def _text(name: str) -> str:
+    """A name as it is, without the formulas that Matplotlib would read in it."""
+    return textenvs.printable(name).replace("$", r"\$")
 
 
 def _runs(summary: Summary) -> str:
@@ -63,11 +76,11 @@ def _looks(agents: Sequence[Summary]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _line(axes: Axes, band: Band | None, look: dict[str, Any], label: str) -> None:
+def _line(axes: Axes, band: Band | None, look: dict[str, Any], agent: str) -> None:
     if band is None:
         return
     x, y, low, high = band
-    axes.plot(x, y, label=label, **look)
+    axes.plot(x, y, gid=agent, **look)
     axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 

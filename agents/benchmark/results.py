@@ -12,14 +12,15 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ COLUMNS = (
     *("settings_sha256", "optimal_from", "split", "num_evaluated"),
 )
 CURVE_COLUMNS = ("episodes", "seconds", "return")
+CURVES_COLUMNS = ("agent", "env", "seed", *CURVE_COLUMNS)
 NUM_BINS = 50  # at most so many rows a curve.csv
 _INTEGERS = ("seed", "budget_episodes", "episodes", "episodes_to_threshold", "threads", "num_evaluated")
 _NUMBERS = (
@@ -43,9 +45,15 @@ _NUMBERS = (
     *("optimal_return", "score", "threshold", "seconds_to_threshold"),
 )
 _OBJECTS = ("env_kwargs", "versions")
-_REQUIRED = ("suite", "agent", "env_id", "env_kwargs", "seed", "status", "settings_sha256")
+_REQUIRED = (
+    *("suite", "agent", "env_id", "env_kwargs", "seed", "status", "settings_sha256"),
+    *("budget_episodes", "budget_seconds"),
+)
+_REQUIRED_OF_OK = ("final_return", "final_return_greedy", "episodes", "seconds")
+_LARGEST = 1e100  # of a number: sums of much larger ones are infinite
 _ROOT = Path(__file__).parents[2]
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Curve = list[tuple[int, float, float]]
 Key = tuple[str, str, int]  # agent, slug of the env, seed
@@ -115,13 +123,13 @@ def read_results(out: Path) -> tuple[dict[Key, Row], dict[Key, Curve]]:
     rows, curves = _read_tables(out)
     for path in sorted((out / "jobs").glob("*/*/*/result.json")):
         try:
-            row = json.loads(path.read_text(encoding="utf-8"))
+            row = _from_json(path.read_text(encoding="utf-8"))
             _check_row(row)
             key = key_of(row)
             if job_folder(out, key) != path.parent:
                 raise ValueError(f"it is of the job {'/'.join(map(str, key))}")
             curve = read_curve(path.parent)
-        except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OSError, csv.Error, RecursionError) as error:
             raise ValueError(
                 f"{path} must be what a benchmark wrote, got {_said(error)}; delete its folder to run the job again"
             ) from None
@@ -134,19 +142,14 @@ def _read_tables(out: Path) -> tuple[dict[Key, Row], dict[Key, Curve]]:
     curves: dict[Key, Curve] = {}
     path = out / "results.csv"
     try:
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                for line in csv.DictReader(file):
-                    row = _parse(line)
-                    _check_row(row)
-                    rows[key_of(row)] = row
+        for row in _read_csv(path, COLUMNS, _parse) if path.exists() else ():
+            key = key_of(row)
+            if key in rows:
+                raise ValueError(f"two lines of the job {'/'.join(map(str, key))}")
+            rows[key] = row
         path = out / "curves.csv"
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                for line in csv.DictReader(file):
-                    key = (line["agent"], line["env"], int(line["seed"]))
-                    point = (int(line["episodes"]), float(line["seconds"]), float(line["return"]))
-                    curves.setdefault(key, []).append(point)
+        for key, point in _read_csv(path, CURVES_COLUMNS, _parse_curves) if path.exists() else ():
+            curves.setdefault(key, []).append(point)
     except (ValueError, TypeError, KeyError, OSError, csv.Error, RecursionError) as error:
         raise ValueError(f"{path} must be what a benchmark wrote, got {_said(error)}; restore it") from None
     return rows, curves
@@ -156,10 +159,9 @@ def read_curve(folder: Path) -> Curve:
     """Read the curve.csv of a job's folder.
 
     Raises:
-        ValueError, KeyError, OSError: it is not what `write_job` wrote.
+        ValueError, OSError, csv.Error: it is not what `write_job` wrote.
     """
-    with (folder / "curve.csv").open(encoding="utf-8", newline="") as file:
-        return [(int(row["episodes"]), float(row["seconds"]), float(row["return"])) for row in csv.DictReader(file)]
+    return list(_read_csv(folder / "curve.csv", CURVE_COLUMNS, _parse_point))
 
 
 def write_tables(out: Path, rows: Mapping[Key, Row], curves: Mapping[Key, Curve]) -> None:
@@ -167,7 +169,7 @@ def write_tables(out: Path, rows: Mapping[Key, Row], curves: Mapping[Key, Curve]
     lines = ([_cell(rows[key].get(name)) for name in COLUMNS] for key in sorted(rows))
     write_text(out / "results.csv", _csv_text(COLUMNS, lines))
     points = ((*key, e, f"{s:.3f}", f"{r:.4f}") for key in sorted(curves) if key in rows for e, s, r in curves[key])
-    write_text(out / "curves.csv", _csv_text(("agent", "env", "seed", *CURVE_COLUMNS), points))
+    write_text(out / "curves.csv", _csv_text(CURVES_COLUMNS, points))
 
 
 def environment() -> dict[str, Any]:
@@ -183,29 +185,85 @@ def _check_row(row: Any) -> None:
             raise ValueError(f"no {name}")
     if row["status"] not in ("ok", "failed"):
         raise ValueError(f"status {row['status']!r}")
-    for names, kinds in ((_INTEGERS, (int,)), (_NUMBERS, (int, float)), (_OBJECTS, (dict,))):
-        for name in names:
-            value = row.get(name)
-            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise ValueError(f"{name} {value!r}")
-    if row["status"] == "ok" and row.get("final_return") is None:
-        raise ValueError("no final_return")
+    for name in COLUMNS:
+        value = row.get(name)
+        if value is not None and not _fits(name, value):
+            raise ValueError(f"{name} {str(value)[:80]!r}")
+    for name in _REQUIRED_OF_OK if row["status"] == "ok" else ():
+        if row.get(name) is None:
+            raise ValueError(f"no {name}")
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value can stand in a column; counts and durations are at least 0."""
+    if name in _OBJECTS:
+        return isinstance(value, dict)
+    if name not in (*_INTEGERS, *_NUMBERS):
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int if name in _INTEGERS else (int, float)):
+        return False
+    return abs(value) < _LARGEST and (value >= 0 or (name in _NUMBERS and "seconds" not in name))
+
+
+def _from_json(text: str) -> Any:
+    """Read JSON; NaN and infinities, which nothing here writes, are none."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name}, which is no number")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _read_csv(path: Path, columns: Sequence[str], parse: Callable[[Mapping[str, str]], T]) -> Iterator[T]:
+    """What each line of a table says; a line that cannot be read is named. A spreadsheet's byte order mark is none."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"no column {missing[0]!r}")
+        for line in reader:
+            try:
+                if None in line or None in line.values():
+                    raise ValueError("more or fewer cells than columns")
+                yield parse(line)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(f"{_said(error)} in line {reader.line_num}") from None
 
 
 def _parse(line: Mapping[str, str]) -> Row:
     """The row of a line of results.csv."""
-    row: Row = dict(line)
+    row: Row = {}
     for name in COLUMNS:
         text = line[name]
         if text == "" and name != "error":
             row[name] = None
-        elif name in _INTEGERS:
-            row[name] = int(text)
-        elif name in _NUMBERS:
-            row[name] = float(text)
-        elif name in _OBJECTS:
-            row[name] = json.loads(text)
+        elif name in (*_INTEGERS, *_NUMBERS):
+            row[name] = _number(name, text)
+        else:
+            row[name] = _from_json(text) if name in _OBJECTS else text
+    _check_row(row)
     return row
+
+
+def _parse_point(line: Mapping[str, str]) -> tuple[int, float, float]:
+    """The point of a line of curve.csv."""
+    episodes, seconds = _number("episodes", line["episodes"]), _number("seconds", line["seconds"])
+    return int(episodes), seconds, _number("final_return", line["return"])
+
+
+def _parse_curves(line: Mapping[str, str]) -> tuple[Key, tuple[int, float, float]]:
+    return (line["agent"], line["env"], int(_number("seed", line["seed"]))), _parse_point(line)
+
+
+def _number(name: str, text: str) -> float:
+    """The number that stands in a column: an int where it must be one."""
+    try:
+        value = (int if name in _INTEGERS else float)(text if len(text) < 100 else "")
+    except ValueError:
+        value = math.nan
+    if not _fits(name, value):
+        raise ValueError(f"{name} {text[:80]!r}")
+    return value
 
 
 def _cell(value: Any) -> str:
@@ -225,6 +283,9 @@ def _csv_text(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 
 
 def _said(error: Exception) -> str:
+    """What a file was wrong in; the interpreter's words for a text that is nested too deeply say nothing of it."""
+    if isinstance(error, RecursionError):
+        return "JSON that is nested too deeply"
     return f"a {type(error).__name__} on {error}" if isinstance(error, KeyError | TypeError) else str(error)
 
 

@@ -68,7 +68,7 @@ def run_benchmark(
     for name, given in (("agents", agents), ("seeds", seeds)):
         if not given or len(set(given)) < len(given):
             raise ValueError(f"{name} must be at least one, each once, got {list(given)}; mend the list")
-    with run_lock(out):
+    with run_lock(out, "--out"):
         scales = [scale_of(env) for env in suite.envs]
         _note_request(suite, scales, agents, seeds, out)
         rows, curves = read_results(out)

@@ -190,14 +190,19 @@ def _comparisons(rows: Mapping[Key, Row], envs: Sequence[str], chosen: str, name
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """The main table as text: its header, and a line an agent."""
+    """The main table as text: its header, and a line an agent; names show no control characters."""
     envs = summary["envs"]
     header = ["agent", "jobs", "IQM of scores [95 %]", "optimality gap [95 %]", *(_title(env, envs) for env in envs)]
     mixed = len(summary["sources"]) > 1
     lines = []
     for agent in summary["agents"]:
         jobs = str(agent["num_jobs"]) + (f", {agent['num_failed']} failed" if agent["num_failed"] else "")
-        line = [agent["agent"], jobs, _with_interval(agent, "iqm"), _with_interval(agent, "optimality_gap")]
+        line = [
+            textenvs.printable(agent["agent"]),
+            jobs,
+            _with_interval(agent, "iqm"),
+            _with_interval(agent, "optimality_gap"),
+        ]
         if not agent["is_complete"]:
             line[2] += " (not all environments)"
         if agent["num_settings"] > 1:
@@ -219,24 +224,29 @@ def notes(summary: Summary) -> list[str]:
         said.append("MIXED: results of different commits, versions or machines stand side by side:")
         for letter, source in summary["sources"].items():
             versions = " ".join(f"{name}={number}" for name, number in (source["versions"] or {}).items())
-            said.append(f"{letter}: commit {source['commit'] or 'unknown'}; {source['machine']}; {versions}")
+            told = f"{letter}: commit {source['commit'] or 'unknown'}; {source['machine']}; {versions}"
+            said.append(textenvs.printable(told))
     return said
 
 
 def tables(summary: Summary) -> list[Table | str]:
     """The summary for a terminal."""
     header, lines = cells(summary)
-    table = Table(title=f"benchmark {escape(summary['suite'])}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"benchmark {escape(textenvs.printable(summary['suite']))}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for name in header:
         table.add_column(escape(name.replace(" [95 %]", "\n[95 %]")), overflow="fold")
     for line in lines:
         table.add_row(*(escape(cell.replace(" [", "\n[").replace(": ", ":\n")) for cell in line))
-    second = Table(title=f"{escape(summary['against'])} against each", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    second = Table(
+        title=f"{escape(textenvs.printable(summary['against']))} against each", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for name in ("agent", "chance to beat it\n[95 %]", "paired difference\n[95 %]", "p (Holm)", "pairs"):
         second.add_column(escape(name), overflow="fold")
     for entry in summary["comparisons"]:
         second.add_row(
-            escape(entry["agent"]),
+            escape(textenvs.printable(entry["agent"])),
             escape(_numbers(entry["probability_of_improvement"], entry["probability_interval"])),
             escape(_numbers(entry["paired_difference"], entry["difference_interval"])),
             f"{entry['p_value_holm']:.3f}",
@@ -256,7 +266,7 @@ def markdown(summary: Summary) -> str:
 def _title(env: str, envs: Mapping[str, Any]) -> str:
     """An env's short name; its folder's where two would be alike."""
     short = {name: value["id"].split("/")[-1].removesuffix("-v0") for name, value in envs.items()}
-    return short[env] if list(short.values()).count(short[env]) == 1 else env
+    return textenvs.printable(short[env] if list(short.values()).count(short[env]) == 1 else env)
 
 
 def _with_interval(agent: Summary, name: str) -> str:
