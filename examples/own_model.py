@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from agents.algorithms import ALGORITHMS
-from agents.lm import LMPolicy
-from agents.train import TrainConfig, make_envs, train
+try:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from agents.algorithms import ALGORITHMS
+    from agents.lm import LMPolicy
+    from agents.train import TrainConfig, make_envs, train
+except ImportError:
+    raise SystemExit('this example needs PyTorch and transformers; pip install "textenvs[agents]"') from None
 
 
 def make_model(folder, seed):
@@ -21,16 +25,13 @@ def make_model(folder, seed):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     texts = ["the food was good and the service great", "my phone is bad", "a happy day, a good film, a great book"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=320, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
-    )
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=64, tie_word_embeddings=True,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 64}
+    LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)).save_pretrained(folder)
 
 
 def main():
@@ -43,10 +44,8 @@ def main():
         make_model(folder, arguments.seed)
         kwargs = {"vocab": name, "prompts": ["the food was", "my phone"], "reward": "sentiment", "max_new_tokens": 8}
         algorithm = replace(ALGORITHMS["ppo"], episodes_per_update=64, num_epochs=2)
-        num_episodes = 64 if arguments.smoke else 1280
-        config = TrainConfig(
-            "TextGen-v0", kwargs, algorithm, model=name, num_episodes=num_episodes, seed=arguments.seed
-        )
+        size = {"num_episodes": 64 if arguments.smoke else 1280, "seed": arguments.seed}
+        config = TrainConfig("TextGen-v0", kwargs, algorithm, model=name, **size)
         train(config, folder / "run")
         policy = LMPolicy.from_pretrained(folder / "run/final", make_envs("TextGen-v0", 1, kwargs).metadata["textgen"])
         print(f"{policy.model.num_parameters():,} parameters, {policy.num_tokens} tokens")

@@ -6,10 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import textenvs
-from agents.algorithms import ALGORITHMS
-from agents.evaluate import evaluate
-from agents.lm import LMPolicy
-from agents.train import TrainConfig, make_envs, start_policy, train
+
+try:
+    from agents.algorithms import ALGORITHMS
+    from agents.evaluate import evaluate
+    from agents.lm import LMPolicy
+    from agents.train import TrainConfig, make_envs, start_policy, train
+except ImportError:
+    raise SystemExit('this example needs PyTorch and transformers; pip install "textenvs[agents]"') from None
 
 
 def vowels(problem, text):
@@ -29,9 +33,8 @@ class Brevity(textenvs.Reward):
 
 # Each part is in info. In a file mine.py this line is all that `textenvs train mine:ShortVowels-v0` needs.
 REWARD = 0.7 * textenvs.as_reward(vowels) + 0.3 * Brevity()
-textenvs.register_envs(
-    [textenvs.Entry("ShortVowels-v0", "mine", {"task": "copy", "alphabet": "abcde", "reward": REWARD})]
-)
+ENTRY = textenvs.Entry("ShortVowels-v0", "mine", {"task": "copy", "alphabet": "abcde", "reward": REWARD})
+textenvs.register_envs([ENTRY])
 
 
 def main():
@@ -39,10 +42,8 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="one update only")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    algorithm = (
-        replace(ALGORITHMS["ppo"], episodes_per_update=64, num_epochs=2) if arguments.smoke else ALGORITHMS["ppo"]
-    )
-    num_episodes = 64 if arguments.smoke else 2560
+    small = {"episodes_per_update": 64, "num_epochs": 2} if arguments.smoke else {}
+    algorithm, num_episodes = replace(ALGORITHMS["ppo"], **small), 64 if arguments.smoke else 2560
     config = TrainConfig("ShortVowels-v0", {}, algorithm, num_episodes=num_episodes, seed=arguments.seed)
     envs = make_envs(config.env_id, 64, {})
     start = start_policy(config, envs)

@@ -3,11 +3,15 @@
 import argparse
 
 import gymnasium as gym
-import torch
 from counting import count, report
-from torch import nn
 
 import textenvs  # noqa: F401 - registers the ids
+
+try:
+    import torch
+    from torch import nn
+except ImportError:
+    raise SystemExit('this example needs PyTorch; pip install "textenvs[agents]"') from None
 
 
 def reinforce(env, policy, optimizer, num_episodes, baseline=0.0):

@@ -3,12 +3,12 @@
 import argparse
 
 import gymnasium as gym
-import torch
 from counting import count, report
 
 import textenvs  # noqa: F401 - registers the ids
 
 try:
+    import torch
     from sb3_contrib import RecurrentPPO
     from stable_baselines3.common.env_util import make_vec_env
 except ImportError:

@@ -4,12 +4,12 @@ import argparse
 
 import gymnasium as gym
 import numpy as np
-import torch
 from counting import count, report
 
 import textenvs  # noqa: F401 - registers the ids
 
 try:
+    import torch
     from tianshou.algorithm import DQN
     from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
     from tianshou.algorithm.optim import AdamOptimizerFactory

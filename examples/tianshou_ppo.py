@@ -3,12 +3,12 @@
 import argparse
 
 import gymnasium as gym
-import torch
 from counting import count, report
 
 import textenvs  # noqa: F401 - registers the ids
 
 try:
+    import torch
     from tianshou.algorithm import PPO
     from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
     from tianshou.algorithm.optim import AdamOptimizerFactory

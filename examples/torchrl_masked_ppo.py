@@ -3,12 +3,12 @@
 import argparse
 
 import gymnasium as gym
-import torch
 from counting import count, report
 
 import textenvs  # noqa: F401 - registers the ids
 
 try:
+    import torch
     from tensordict.nn import TensorDictModule
     from torchrl.collectors import Collector
     from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
