@@ -6,7 +6,7 @@ export PYTHONHASHSEED := 0
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow mutations bench bench-full interop gymnasium-versions docs lint install clean
+.PHONY: demo test test-slow mutations bench bench-full interop interop-smoke gymnasium-versions docs lint install clean
 
 # Every recipe installs into .venv first; the stamp is renewed when the requirements change.
 .venv/installed: pyproject.toml constraints.txt
@@ -69,6 +69,10 @@ bench-full: install
 interop: install
 	$(BIN)/python benchmarks/interop.py
 	$(BIN)/python benchmarks/fits.py
+
+# Seconds of every plug-in example, in the same venvs: each library must see what the envs counted.
+interop-smoke: install
+	$(BIN)/python benchmarks/interop.py --smoke
 
 # The tests of the envs on the oldest Gymnasium that we admit, RLlib's and the newest.
 gymnasium-versions: install

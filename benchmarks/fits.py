@@ -1,7 +1,7 @@
 """Which observations, masks and autoreset modes fit a library: try each, and hold its books to the envs' count.
 
-`python benchmarks/fits.py [--only rllib tianshou torchrl]` runs fits_LIBRARY.py in its venv (see interop.py) and
-the Python of docs/plug_in/LIBRARY.md, and writes docs/fits.csv and the table of that page.
+`python benchmarks/fits.py [--only sb3 rllib ...]` runs fits_LIBRARY.py in its venv (see interop.py) and the Python of
+docs/plug_in/LIBRARY.md that no test runs, and writes docs/fits.csv, the table of that page and the README's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gymnasium.vector import AutoresetMode
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "fits.csv"
+RESULTS, README = ROOT / "docs" / "fits.csv", ROOT / "README.md"
 BEGIN, END = "<!-- made by benchmarks/fits.py -->", "<!-- end of what fits.py made -->"
-LIBRARIES = ("rllib", "tianshou", "torchrl")
+#: library -> its venv, as in interop.py.
+LIBRARIES = {
+    "sb3": "",
+    "sb3_contrib": "",
+    "cleanrl": "",
+    "rllib": "rllib",
+    "tianshou": "tianshou",
+    "torchrl": "torchrl",
+}
 COLUMNS = ("library", "envs", "observation", "mask", "autoreset", "outcome", "episodes_env", "episodes_library")
 COLUMNS += ("steps_env", "steps_library", "return_env", "return_library")
 #: Settings of `textenvs/Copy-v0` in every trial.
@@ -78,30 +88,37 @@ def main() -> None:
     from table import splice
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=LIBRARIES, default=LIBRARIES, metavar="LIBRARY")
+    parser.add_argument("--only", nargs="+", choices=LIBRARIES, default=list(LIBRARIES), metavar="LIBRARY")
     libraries = parser.parse_args().only
     path = os.pathsep.join(map(str, (ROOT, ROOT / "examples", ROOT / "benchmarks")))
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     rows = [row for row in recorded() if row["library"] not in libraries]
     for library in libraries:
+        print(f"{library}:", flush=True)
         page = ROOT / "docs" / "plug_in" / f"{library}.md"
         blocks = re.findall(
             r"^```python title=.*?\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         )
-        subprocess.run([str(python(library)), "-c", "\n".join(blocks)], env=env, check=True)
+        try:
+            interpreter = str(python(LIBRARIES[library]))
+        except RuntimeError as error:
+            raise SystemExit(str(error)) from None
+        subprocess.run([interpreter, "-c", "\n".join(blocks)], env=env, check=True)
         script = str(ROOT / "benchmarks" / f"fits_{library}.py")
-        made = subprocess.run([str(python(library)), script], env=env, stdout=subprocess.PIPE, text=True, check=True)
+        made = subprocess.run([interpreter, script], env=env, stdout=subprocess.PIPE, text=True, check=True)
         lines = [json.loads(line) for line in made.stdout.splitlines() if line.startswith('{"envs"')]
         new = [{column: str(line.get(column, "")) for column in COLUMNS} | {"library": library} for line in lines]
         rows += new
         splice(page, BEGIN, END, markdown(new))
-        print(markdown(new))
-    rows.sort(key=lambda row: LIBRARIES.index(row["library"]))
+        print(markdown(new), flush=True)
+    rows.sort(key=lambda row: [*LIBRARIES].index(row["library"]))
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    splice(README, BEGIN, END, summary(rows))
+    print(summary(rows))
 
 
 def recorded() -> list[dict[str, str]]:
@@ -118,6 +135,24 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     for row in rows:
         cells = (row["envs"], row["observation"], row["mask"], row["autoreset"], row["outcome"].replace("|", "\\|"))
         made.append(f"| {' | '.join(cells)} |")
+    return "\n".join(made)
+
+
+def summary(rows: Sequence[Mapping[str, str]]) -> str:
+    """The README's table: a line for each kind of envs of each library.
+
+    Its observations and masks are those of which some row fits; a mode's cell is the outcome of the first row in it.
+    """
+    modes = ("library", *(mode.value for mode in AutoresetMode))
+    made = [f"| library | envs | observation | mask | {' | '.join(modes)} |", "|---" * (4 + len(modes)) + "|"]
+    for library, envs in dict.fromkeys((row["library"], row["envs"]) for row in rows):
+        group = [row for row in rows if (row["library"], row["envs"]) == (library, envs)]
+        fitting = [row for row in group if row["outcome"] == "fits"]
+        cells = [", ".join(dict.fromkeys(row[key] for row in fitting)) or "-" for key in ("observation", "mask")]
+        for mode in modes:
+            outcome = next((row["outcome"] for row in group if row["autoreset"] == mode), "-")
+            cells.append("refused" if outcome.startswith("refused: ") else outcome)
+        made.append(f"| [{library}](docs/plug_in/{library}.md) | {envs} | {' | '.join(cells)} |")
     return "\n".join(made)
 
 

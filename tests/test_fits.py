@@ -20,7 +20,8 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_every_outcome_is_what_the_counts_say(fits: ModuleType) -> None:
     counted = [row for row in fits.recorded() if row["episodes_env"]]
-    assert len(counted) >= 15
+    assert {row["library"] for row in counted} == {*fits.LIBRARIES}
+    assert len(counted) >= 30
     for row in counted:
         numbers = {key: float(row[key]) for key in row if key.endswith(("_env", "_library"))}
         assert row["outcome"].replace(",", "") == fits.outcome(numbers).replace(",", "").replace(".0", "")
@@ -39,6 +40,14 @@ def test_the_modes_that_the_guides_promise_fit_and_those_they_warn_of_do_not(fit
         assert outcomes["torchrl", "batch", "onehot", mask, "Disabled"] == "fits"
         assert outcomes["torchrl", "batch", "onehot", mask, "NextStep"].startswith("refused: ")
         assert outcomes["torchrl", "batch", "onehot", mask, "SameStep"].startswith("refused: ")
+    for library, mask in (("sb3", "none"), ("sb3_contrib", "none"), ("sb3_contrib", "action_masks()")):
+        assert outcomes[library, "single", "onehot", mask, "library"] == "fits"
+        assert outcomes[library, "batch", "onehot", mask, "SameStep"] == "fits"
+        assert outcomes[library, "batch", "onehot", mask, "NextStep"].startswith("refused: ")
+        assert outcomes[library, "batch", "onehot", mask, "Disabled"].startswith("refused: ")
+    assert outcomes["cleanrl", "batch", "onehot", "none", "NextStep"] == "fits"
+    assert outcomes["cleanrl", "batch", "onehot", "none", "SameStep"].startswith("sees ")
+    assert outcomes["cleanrl", "batch", "onehot", "none", "Disabled"].startswith("refused: ")
     assert outcomes["tianshou", "PPO", "onehot", "none", "library"] == "fits"
     assert outcomes["tianshou", "DQN", "onehot", "tianshou", "library"] == "fits"
 
@@ -49,6 +58,33 @@ def test_the_guides_tables_are_of_the_record(fits: ModuleType) -> None:
         between = page.partition(fits.BEGIN)[2].partition(fits.END)[0]
         rows = [row for row in fits.recorded() if row["library"] == library]
         assert between.strip() == fits.markdown(rows), f"run python benchmarks/fits.py --only {library}"
+
+
+def test_the_readmes_table_is_of_the_record(fits: ModuleType) -> None:
+    between = fits.README.read_text(encoding="utf-8").partition(fits.BEGIN)[2].partition(fits.END)[0]
+    assert between.strip() == fits.summary(fits.recorded()), "run python benchmarks/fits.py"
+
+
+def test_the_summary_names_what_fits_and_each_mode(fits: ModuleType) -> None:
+    def row(envs: str, observation: str, mask: str, autoreset: str, outcome: str) -> dict[str, str]:
+        names = {"library": "rllib", "envs": envs, "observation": observation, "mask": mask}
+        return {**names, "autoreset": autoreset, "outcome": outcome}
+
+    lines = fits.summary(
+        [
+            row("batch", "onehot", "none", "NextStep", "fits"),
+            row("batch", "onehot", "none", "SameStep", "sees 1 of 2 steps"),
+            row("batch", "onehot", "rllib", "NextStep", "fits"),
+            row("batch", "tokens", "none", "NextStep", "refused: RuntimeError: no"),
+            row("bare", "onehot", "none", "Disabled", "refused: ValueError: no"),
+        ]
+    ).splitlines()
+    assert lines[0] == "| library | envs | observation | mask | library | NextStep | SameStep | Disabled |"
+    assert lines[1] == "|---|---|---|---|---|---|---|---|"
+    assert lines[2:] == [
+        "| [rllib](docs/plug_in/rllib.md) | batch | onehot | none, rllib | - | fits | sees 1 of 2 steps | - |",
+        "| [rllib](docs/plug_in/rllib.md) | bare | - | - | - | - | - | refused |",
+    ]
 
 
 def test_a_library_that_loses_steps_or_returns_does_not_fit(

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import re
 import runpy
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -27,8 +28,18 @@ from agents.sb3 import SB3VecEnv
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 EXAMPLES = Path(__file__).parent.parent / "examples"
-#: Those whose library `make test` installs; `make interop` runs the others in venvs of their own.
+#: Those whose library `make test` installs; `make interop-smoke`, of `.ci/run`, runs the others in venvs of their own.
 HERE = ("sb3_ppo", "sb3_dqn", "sb3_maskable_ppo", "sb3_recurrent_ppo", "cleanrl_ppo", "reinforce")
+#: Those that are not about a library, and something that each prints with `--smoke`.
+OTHERS = {
+    "own_reward": "after ",
+    "own_task": "in the last of 1\n",
+    "own_model": "in the last of 1\n",
+    "whole_utterances": "mean return 1.000 over 5 episodes\n",
+    "random_walk": "the graph and the curve: random_walk.png\n",
+    "linear_walk": "of 110 pairs of cells",
+    "smollm2_sentiment": "split heldout, seed 3, 1 iterations\n",
+}
 
 
 @pytest.fixture
@@ -82,17 +93,15 @@ def test_the_library_sees_what_the_env_counted(
     assert (line["observation"], line["autoreset"]) == ("onehot", "NextStep" if name == "cleanrl_ppo" else "library")
 
 
-@pytest.mark.parametrize("name", ["own_reward", "own_task", "own_model", "whole_utterances"])
-def test_your_own_reward_task_model_and_agent(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", OTHERS)
+def test_your_own_reward_task_model_and_agent_and_the_studies(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which random_walk.py would set
     said, _ = run_here(name, monkeypatch, capsys)
-    assert {
-        "own_reward": "after ",
-        "own_task": "in the last of 1\n",
-        "own_model": "in the last of 1\n",
-        "whole_utterances": "mean return 1.000 over 5 episodes\n",
-    }[name] in said
+    assert OTHERS[name] in said
+    assert {path.name for path in tmp_path.iterdir()} == ({"random_walk.png"} if name == "random_walk" else set())
 
 
 def test_ppo_in_one_file_learns_from_no_step_that_only_resets(
@@ -109,15 +118,57 @@ def test_ppo_in_one_file_learns_from_no_step_that_only_resets(
     torch.testing.assert_close(names["advantages"][terminated], expected)
 
 
-def test_examples_are_short_and_each_is_run(interop: ModuleType) -> None:
-    plug_ins = {*interop.EXAMPLES, "own_reward", "own_task", "own_model", "whole_utterances"}
+def test_every_example_is_run_with_smoke_here_or_in_ci(interop: ModuleType) -> None:
+    elsewhere = {name for name, venv in interop.EXAMPLES.items() if venv}
+    assert {*interop.EXAMPLES} - elsewhere == {*HERE}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*HERE, *OTHERS} | elsewhere | {"counting"}
+    commands = (BENCHMARKS.parent / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert "make interop-smoke" in commands
+    makefile = (BENCHMARKS.parent / "Makefile").read_text(encoding="utf-8")
+    assert "\ninterop-smoke: install\n\t$(BIN)/python benchmarks/interop.py --smoke\n" in makefile
+
+
+def test_examples_are_short(interop: ModuleType) -> None:
     studies = {"linear_walk", "random_walk", "smollm2_sentiment"}  # told of in the README's results
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == plug_ins | studies | {"counting"}
-    for name in plug_ins:
+    for name in {*interop.EXAMPLES, *OTHERS} - studies:
         text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
         assert text.count("\n") < 60, name
-        assert '"--smoke"' in text, name
         assert '"--seed"' in text, name
+
+
+def test_a_venv_that_cannot_be_made_is_one_sentence_and_the_others_go_on(
+    interop: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a network: pip fails once a venv, not once an example, and nothing passes for a whole venv."""
+    asked = []
+
+    def no_network(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        if "pip" not in command:
+            return subprocess.CompletedProcess(command, 0)
+        asked.append(command[-1])
+        said = "WARNING: Retrying (Retry(total=4))\nERROR: No matching distribution found for absl-py==2.5.1\n"
+        return subprocess.CompletedProcess(command, 1, stderr=said)
+
+    monkeypatch.setenv("TEXTENVS_CACHE", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", no_network)
+    failed = interop.make_venvs(["rllib_ppo", "sb3_ppo", "rllib_masked_ppo", "torchrl_ppo"])
+    assert [Path(path).name for path in asked] == ["requirements-rllib.txt", "requirements-torchrl.txt"]
+    assert failed.keys() == {"rllib", "torchrl"}
+    assert failed["rllib"] == (
+        "the venv of rllib needs what examples/requirements-rllib.txt lists, but pip said "
+        "'ERROR: No matching distribution found for absl-py==2.5.1'; "
+        "see that this machine reaches a package index and has the disk for it, and run this again"
+    )
+    assert not list(tmp_path.rglob("whole"))
+    assert "making" in capsys.readouterr().out
+
+
+def test_the_table_of_a_smoke_run_holds_both_counts(interop: ModuleType) -> None:
+    line = {"library": "ray", "version": "2.60.0", "example": "rllib_ppo"}
+    line |= {"episodes_env": 1234, "episodes_library": 1233, "steps_env": 4567, "steps_library": 4560}
+    header, row = interop.counts([line]).splitlines()
+    assert header.split() == ["library", "example", "episodes_env", "episodes_library", "steps_env", "steps_library"]
+    assert row.split() == ["ray", "2.60.0", "rllib_ppo", "1,234", "1,233", "4,567", "4,560"]
 
 
 def test_reinforce_by_hand_is_fifteen_lines() -> None:
@@ -127,14 +178,31 @@ def test_reinforce_by_hand_is_fifteen_lines() -> None:
     assert function.end_lineno - function.lineno + 1 <= 15
 
 
-@pytest.mark.parametrize("name", [name for name in HERE if name.startswith("sb3")])
+#: An example's prefix -> the modules that could be missing, and the command that brings them.
+NEEDS = {
+    "sb3": (("stable_baselines3", "sb3_contrib"), 'pip install "textenvs[sb3]"'),
+    "cleanrl": (("torch",), 'pip install "textenvs[agents]"'),
+    "reinforce": (("torch",), 'pip install "textenvs[agents]"'),
+    "own": (("agents.train",), 'pip install "textenvs[agents]"'),
+    "rllib": (("ray",), "pip install -r examples/requirements-rllib.txt"),
+    "tianshou": (("tianshou",), "pip install -r examples/requirements-tianshou.txt"),
+    "torchrl": (("tensordict",), "pip install -r examples/requirements-torchrl.txt"),
+}
+
+
 def test_a_missing_library_is_named_with_its_command(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    interop: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("stable_baselines3", "sb3_contrib"):
-        monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SystemExit, match=r'this example needs \S+; pip install "textenvs\[sb3\]"'):
-        run_here(name, monkeypatch, capsys)
+    names = {*interop.EXAMPLES, "own_reward", "own_task", "own_model"}
+    assert len(names) == 15
+    for name in sorted(names):
+        modules, command = NEEDS[name.partition("_")[0]]
+        for missing in {modules} if name.startswith(("rllib", "own")) else {modules, ("torch",)}:
+            with monkeypatch.context() as absent:
+                for module in missing:
+                    absent.setitem(sys.modules, module, None)
+                with pytest.raises(SystemExit, match=rf"^this example needs [\w -]+; {re.escape(command)}$"):
+                    run_here(name, absent, capsys)
 
 
 def counted(mode: AutoresetMode | None, **kwargs: Any) -> tuple[Any, ModuleType]:
