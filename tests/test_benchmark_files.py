@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,13 @@ def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (legend,) = figures[0].legends
     assert len(legend.get_texts()) == len(names)
     assert not any("\x1b" in entry.get_text() for entry in legend.get_texts())
+
+
+def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "agents.benchmark.picture")
+    with pytest.raises(ImportError, match=r'needs matplotlib; pip install "textenvs\[report\]"'):
+        import_module("agents.benchmark.picture")
 
 
 def test_a_benchmark_against_nobody_does_not_begin(

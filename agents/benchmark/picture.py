@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import textenvs
 from agents.benchmark.curves import Band, growth, profile
 from agents.benchmark.results import Curve, Key, Row
 from agents.benchmark.tables import Summary
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError('the picture of benchmarks needs matplotlib; pip install "textenvs[report]"') from error
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart, the yellow darker to be seen on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#B8A800", "#000000")
