@@ -19,7 +19,7 @@ _POSITIVE = {"learning_rate", "adam_epsilon", "max_grad_norm", "clip_range", "kl
 _POSITIVE_OR_NONE = {"value_clip_range", "target_kl", "kl_target"}
 _FRACTIONS = {"gamma", "gae_lambda"}
 _SWITCHES = {"fit_value_bias"}
-_COUNTS = {"episodes_per_update", "num_epochs", "num_minibatches", "group_size"}
+_COUNTS = {"episodes_per_update", "num_epochs", "num_minibatches", "group_size", "imitated_episodes"}
 _CHOICES = {
     "baseline": ("none", "critic", "leave_one_out", "group_mean"),
     "credit": ("episode", "to_go"),
@@ -69,6 +69,11 @@ class Algorithm:
         entropy_coef: weight of the entropy bonus in nats a token, at least 0; Williams and Peng 1991.
         target_kl: the update ends before a step whose KL from the sampling policy (nats a token) exceeds 1.5 times
             this, above 0; None for never. As in OpenAI Spinning Up and Stable-Baselines3.
+        imitation_coef: weight of self-imitation, at least 0: earlier episodes stay in a replay, and (R - V)+ log pi of
+            their decisions is added to the objective, V being 0 without a critic, so that what once succeeded is not
+            unlearnt, or is learnt although it is rare. Oh et al. 2018, arXiv:1806.05779, equations 1 and 2; its third,
+            of the critic, is left out. For rewards that are hardly luck: luck is imitated too.
+        imitated_episodes: how many of them join each optimizer step, at least 1; drawn by their (R - V)+ when played.
         kl_coef: weight of the KL penalty (a nat) to the frozen start, at least 0; arXiv:1909.08593, section 2.
         kl_penalty: where it acts. "k1_reward": log pi / ref of each token is taken from its reward, without gradient;
             its expected gradient is the KL's (Tang and Munos 2025, arXiv:2506.09477). "k2_loss" and "k3_loss": added
@@ -96,6 +101,8 @@ class Algorithm:
     fit_value_bias: bool = False
     entropy_coef: float = 0.01
     target_kl: float | None = None
+    imitation_coef: float = 0.0
+    imitated_episodes: int = 32
     kl_coef: float = 0.0
     kl_penalty: KlPenalty = "k1_reward"
     kl_target: float | None = None

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from agents.manifest import DamagedError, changed_environment, verify, write_man
 NUM_KEPT = 2  # the newest, and one to fall back on
 LATEST = "LATEST"
 METRICS = "METRICS.json"
+_REPLAY = "replay.safetensors"
 _SPARE_BYTES = 2**20  # for the JSON files and the file system itself
 _NAME = r"step_([0-9]{6,})"
 
@@ -73,6 +74,7 @@ def save_checkpoint(
     write_policy: Callable[[Path], None],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write step_<step> below a folder, atomically; then point LATEST at it and delete what is no longer needed.
 
@@ -85,6 +87,7 @@ def save_checkpoint(
         write_policy: writes the policy, one or more *.safetensors, into the directory it is given, and makes that.
         optimizer: its state and counters are kept exactly.
         state: JSON-able; everything else needed to go on.
+        tensors: what of that is tensors, such as a replay; contiguous.
 
     Returns:
         The checkpoint's directory.
@@ -93,11 +96,13 @@ def save_checkpoint(
         OSError: when the disk has too little room, with both numbers of bytes, or fails; older checkpoints stay whole.
     """
     final = folder / f"step_{step:06d}"
-    tensors, settings = _split_optimizer(optimizer)
+    moments, settings = _split_optimizer(optimizer)
 
     def write(temporary: Path) -> None:
         write_policy(temporary / "policy")
-        save_file(tensors, temporary / "optimizer.safetensors")
+        save_file(moments, temporary / "optimizer.safetensors")
+        if tensors:
+            save_file(dict(tensors), temporary / _REPLAY)
         content = {"step": step, "optimizer": settings, **state}
         (temporary / "state.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         config = folder.parent / "config.json"
@@ -109,7 +114,8 @@ def save_checkpoint(
     for leftover in _directories(folder, _NAME + r"\.(tmp|trash)"):  # of a writer that was killed
         shutil.rmtree(leftover)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    _require_space(folder, sum(tensor.nbytes for tensor in (*parameters, *tensors.values())) + _SPARE_BYTES)
+    kept = (*parameters, *moments.values(), *(tensors or {}).values())
+    _require_space(folder, sum(tensor.nbytes for tensor in kept) + _SPARE_BYTES)
     try:
         write_directory(final, write)
         write_file(folder / LATEST, final.name + "\n")
@@ -198,6 +204,12 @@ def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, A
         text = f"{path.name} was written with {'; '.join(changes)}: the run goes on, but not bit for bit"
         warnings.warn(text, stacklevel=2)
     return state
+
+
+def load_replay(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors that `save_checkpoint` was given; none when it was given none."""
+    file = path / _REPLAY
+    return load_file(file) if file.exists() else {}
 
 
 def parameter_hash(module: torch.nn.Module) -> str:

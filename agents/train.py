@@ -19,6 +19,7 @@ from agents.algorithms import Algorithm
 from agents.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
+    load_replay,
     note_metric,
     parameter_hash,
     save_checkpoint,
@@ -30,6 +31,7 @@ from agents.lm import LMPolicy
 from agents.lora import LoraSettings
 from agents.losses import adapted_kl_coef
 from agents.mlp import MLPPolicy
+from agents.replay import Replay
 from agents.rollout import Rollout, collect
 from agents.runlock import LOCK_NAME, run_lock
 from agents.runlog import RunLog
@@ -226,7 +228,8 @@ def train(
         stack.callback(envs.close)
         stack.enter_context(run_lock(run_dir))
         _open_run(run_dir, config, resume)
-        state = _resume(run_dir, policy, optimizer) if resume else {}
+        replay = Replay() if algorithm.imitation_coef > 0 else None
+        state = _resume(run_dir, policy, optimizer, replay) if resume else {}
         if state and state["reference"] != reference_hash:
             raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
         first_update: int = state.get("step", 0)
@@ -264,7 +267,7 @@ def train(
             learning_rate = algorithm.learning_rate * (1 - update / num_updates)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update)
+            steps = optimize(policy, optimizer, batch, algorithm, seed=config.seed, update=update, replay=replay)
             metrics |= summarise(everything, batch, steps, algorithm, autocast=config.autocast)
             kl_coef = _next_kl_coef(kl_coef, metrics, len(rollout), algorithm)
             metrics |= {
@@ -284,6 +287,7 @@ def train(
                     update + 1,
                     write_policy=policy.save,
                     optimizer=optimizer,
+                    tensors=None if replay is None else replay.tensors(),
                     state={"reference": reference_hash, "kl_coef": kl_coef, "faults": num_faults}
                     | {"return_range": [lowest, highest], "sizes": log.sizes()},
                 )
@@ -335,10 +339,14 @@ def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
         raise ValueError(f"settings must be those of the run in {run_dir}, got {differences}; change them back")
 
 
-def _resume(run_dir: Path, policy: LMPolicy | MLPPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore policy and optimizer from the newest whole checkpoint; return its state, empty without one."""
+def _resume(
+    run_dir: Path, policy: LMPolicy | MLPPolicy, optimizer: torch.optim.Optimizer, replay: Replay | None
+) -> dict[str, Any]:
+    """Restore policy, optimizer and replay from the newest whole checkpoint; return its state, empty without one."""
     path = latest_checkpoint(run_dir / "checkpoints")
     if path is None:
         return {}
     policy.load(path / "policy")
+    if replay is not None:
+        replay.load(load_replay(path))
     return load_checkpoint(path, optimizer)

@@ -1,7 +1,7 @@
 """From a rollout to new weights: the numbers an algorithm learns from, and its optimizer steps. The loop is `train`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 import torch
@@ -11,17 +11,18 @@ from torch import Tensor
 
 from agents.algorithms import Algorithm
 from agents.losses import MAX_LOG_RATIO, clipped_surrogate, kl_estimate, ratio_statistics, token_weights, value_loss
+from agents.replay import Replay, join, widen
 from agents.returns import gae, group_advantages, masked_mean, masked_sum, masked_whiten
 from agents.rollout import Learner, Rollout
 
 MAX_FORWARD_TOKENS = 2**11  # slots in one forward, padding included: no slower than more, and far less memory
 FORWARD_SLOTS = 256  # what a forward and its backward cost beside their slots: 350 at 0.1M parameters, 15 at 11M
-_SHUFFLE_STREAM = 2  # first word of the seed; `rollout` has 0 and 1
+_SHUFFLE_STREAM, _REPLAY_STREAM = 2, 3  # first word of the seed; `rollout` has 0 and 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A rollout with what the update needs of it, (B, T) tensors."""
+    """A rollout with what the update needs of it, (B, T) tensors. Its last episodes may be earlier ones to imitate."""
 
     rollout: Rollout
     mask: Tensor
@@ -32,6 +33,7 @@ class Batch:
     ref_log_probs: Tensor | None  # None without a reference
     kl: Tensor | None  # k1 from the reference
     kl_coef: float
+    num_imitated: int = 0
 
 
 def make_batch(
@@ -81,6 +83,34 @@ def make_batch(
     return Batch(rollout, mask, log_probs, values, advantages, returns, ref_log_probs, kl, kl_coef)
 
 
+def with_replay(batch: Batch, replay: Replay) -> Batch:
+    """Append all episodes of a replay to a batch, as episodes to imitate."""
+    if replay.rollout is None:
+        return batch
+    rollout = join(batch.rollout, replay.rollout)
+    mask, log_probs, values = (torch.from_numpy(x) for x in (rollout.mask, rollout.log_probs, rollout.values))
+
+    def longer(x: Tensor, rest: Tensor) -> Tensor:
+        return torch.cat([widen(x, mask.shape[1]), widen(rest, mask.shape[1])])
+
+    return Batch(
+        rollout,
+        mask,
+        log_probs,
+        # Not the rollout's, once the critic's bias was fitted.
+        old_values=longer(batch.old_values, values[len(batch.mask) :]),
+        advantages=longer(batch.advantages, torch.zeros_like(replay.returns)),
+        returns=longer(batch.returns, replay.returns),
+        # What they are weighted with is 0, and must be finite.
+        ref_log_probs=None
+        if batch.ref_log_probs is None
+        else longer(batch.ref_log_probs, log_probs[len(batch.mask) :]),
+        kl=None,
+        kl_coef=batch.kl_coef,
+        num_imitated=len(replay),
+    )
+
+
 def optimize(
     policy: Learner,
     optimizer: torch.optim.Optimizer,
@@ -89,8 +119,9 @@ def optimize(
     *,
     seed: int,
     update: int,
+    replay: Replay | None = None,
 ) -> list[dict[str, float]]:
-    """Take the optimizer steps of one update.
+    """Take the optimizer steps of one update, and remember its episodes for the imitation of later ones.
 
     Args:
         policy: learns.
@@ -99,6 +130,7 @@ def optimize(
         algorithm: the row.
         seed: the run's.
         update: number of the update; with the seed it fixes the shuffles.
+        replay: earlier episodes; None to imitate none.
 
     Returns:
         One dict a step taken: what `accumulate_gradients` returns, and grad_norm (before clipping).
@@ -110,13 +142,10 @@ def optimize(
     if algorithm.fit_value_bias:
         batch = fit_value_bias(policy, batch)
     steps: list[dict[str, float]] = []
-    passes = (
-        minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch)
-        for epoch in range(algorithm.num_epochs)
-    )
-    for rows in chain.from_iterable(passes):
+    everything = batch if replay is None else with_replay(batch, replay)
+    for rows in _steps(batch, algorithm, replay, seed=seed, update=update):
         optimizer.zero_grad(set_to_none=True)
-        step = accumulate_gradients(policy, batch, rows, algorithm)
+        step = accumulate_gradients(policy, everything, rows, algorithm)
         # The first step is from the sampling policy itself, whatever rounding says.
         if steps and algorithm.target_kl is not None and step["approx_kl"] > 1.5 * algorithm.target_kl:
             break
@@ -126,7 +155,22 @@ def optimize(
         optimizer.step()
         steps.append(step | {"grad_norm": norm})
     _check_sanity(policy, batch)
+    if replay is not None:
+        expected = batch.old_values if algorithm.baseline == "critic" else torch.zeros_like(batch.returns)
+        replay.add(batch.rollout, batch.returns, expected)
     return steps
+
+
+def _steps(
+    batch: Batch, algorithm: Algorithm, replay: Replay | None, *, seed: int, update: int
+) -> Iterator[NDArray[np.int64]]:
+    """The episodes of each optimizer step: a minibatch and, numbered from its end on, those it imitates."""
+    rng = default_rng(SeedSequence([_REPLAY_STREAM, seed, update]))
+    for epoch in range(algorithm.num_epochs):
+        for rows in minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch):
+            if replay:
+                rows = np.append(rows, len(batch.rollout) + replay.draw(algorithm.imitated_episodes, rng))
+            yield rows
 
 
 @torch.no_grad()
@@ -211,8 +255,9 @@ def accumulate_gradients(
 ) -> dict[str, float]:
     """Add one optimizer step's gradient: -surrogate + value_coef * critic - entropy_coef * entropy + kl_coef * KL.
 
-    The critic's term is there with a critic only, the KL's when the penalty acts in the loss. All are weighted by the
-    row's aggregation over the whole step, however it is cut into micro-batches.
+    The critic's term is there with a critic only, the KL's when the penalty acts in the loss. Episodes to imitate enter
+    none of these, but imitation_coef * -(R - V)+ log pi, V being 0 without a critic. All are weighted by the row's
+    aggregation over the whole step, each kind of episode by itself, however it is cut into micro-batches.
 
     Args:
         policy: its parameters' `.grad` receive the gradient.
@@ -222,17 +267,21 @@ def accumulate_gradients(
         max_tokens: most slots, padding included, in one forward; bounds memory only.
 
     Returns:
-        loss/policy, loss/value and loss/kl as they enter the gradient, before their coefficients; entropy, approx_kl
-        (from the sampling policy) and clip_fraction, means over the step's tokens; and the largest |log ratio|.
+        loss/policy, loss/value, loss/kl and loss/imitation as they enter the gradient, before their coefficients;
+        entropy, approx_kl (from the sampling policy) and clip_fraction, means over the step's tokens but those it
+        imitates; and the largest |log ratio|.
     """
     weights = torch.zeros(batch.mask.shape)
-    weights[rows] = token_weights(batch.mask[rows], algorithm.aggregation)
-    num_tokens = float(batch.mask[rows].sum())
+    own = rows < len(batch.mask) - batch.num_imitated
+    for kind in (rows[own], rows[~own]) if batch.num_imitated else (rows,):
+        weights[kind] = token_weights(batch.mask[kind], algorithm.aggregation)
+    num_tokens = float(batch.mask[rows[own]].sum())
     totals: dict[str, float] = {}
     largest = 0.0
     for part in micro_batches(batch.rollout, rows, max_tokens):
         log_probs, values, entropies = policy.evaluate(batch.rollout, part)
-        mask, old, weight = batch.mask[part], batch.old_log_probs[part], weights[part]
+        old, weight = batch.old_log_probs[part], weights[part]
+        mask, imitated = _kinds(batch, part)
         advantages, clip_range = batch.advantages[part], algorithm.clip_range
         terms = {"loss/policy": clipped_surrogate(log_probs, old, advantages, mask, weight, clip_range=clip_range)}
         loss = terms["loss/policy"] - algorithm.entropy_coef * masked_sum(entropies * weight, mask)
@@ -245,6 +294,11 @@ def accumulate_gradients(
             kl = kl_estimate(log_probs, batch.ref_log_probs[part], algorithm.kl_penalty.removesuffix("_loss"))
             terms["loss/kl"] = masked_sum(kl * weight, mask)
             loss = loss + batch.kl_coef * terms["loss/kl"]
+        if batch.num_imitated:
+            expected = values.detach() if algorithm.baseline == "critic" else 0.0
+            gains = (batch.returns[part] - expected).clamp(min=0)
+            terms["loss/imitation"] = -masked_sum(gains * log_probs * weight, imitated)
+            loss = loss + algorithm.imitation_coef * terms["loss/imitation"]
         loss.backward()  # type: ignore[no-untyped-call]
         statistics = ratio_statistics(log_probs, old, mask, clip_range=clip_range)
         largest = max(largest, statistics.pop("max_abs_log_ratio").item())
@@ -253,3 +307,12 @@ def accumulate_gradients(
         for name, value in terms.items():
             totals[name] = totals.get(name, 0.0) + value.item()
     return totals | {"max_abs_log_ratio": largest}
+
+
+def _kinds(batch: Batch, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The masks (n, T) of what is learnt from as sampled, and of what is imitated."""
+    mask = batch.mask[rows]
+    if not batch.num_imitated:
+        return mask, mask
+    imitated = torch.from_numpy(rows >= len(batch.mask) - batch.num_imitated)[:, None]
+    return mask & ~imitated, mask & imitated

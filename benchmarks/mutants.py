@@ -53,6 +53,7 @@ _FORMULA = "test_update.py::test_the_whole_loss_has_the_gradient_of_its_formula"
 _PARTS = "test_update.py::test_gradients_do_not_depend_on_micro_batches"
 _SHUFFLE = "test_train.py::test_every_epoch_of_every_update_has_its_own_shuffle"
 _RESUME = "test_train.py::test_resuming_equals_the_straight_run_bit_for_bit"
+_IMITATION = "test_replay.py::test_imitated_episodes_add_their_own_term_and_nothing_else"
 _CUT = "test_rollout.py::test_bootstrap_is_the_value_of_the_last_state_when_cut_from_outside"
 _KL_GRADIENT = "test_gradient.py::test_kl_in_the_loss_is_biased_as_its_docs_say"
 _DETACHED = "test_mutants.py::test_losses_differentiate_what_learns_and_nothing_else"
@@ -178,11 +179,11 @@ MUTANTS = (
     # Normalization and aggregation.
     Mutant("whitened per micro-batch", _UPDATE, "advantages, clip_range = batch.advantages[part],",
            "advantages, clip_range = masked_whiten(batch.advantages[part], mask),", _PARTS),
-    Mutant("whitened per minibatch", _UPDATE, "    num_tokens = float(batch.mask[rows].sum())",
+    Mutant("whitened per minibatch", _UPDATE, "    num_tokens = float(batch.mask[rows[own]].sum())",
            "    whitened = masked_whiten(batch.advantages[rows], batch.mask[rows])\n"
            "    whitened = batch.advantages.index_put((torch.from_numpy(rows),), whitened)\n"
            "    batch = Batch(**vars(batch) | {'advantages': whitened})\n"
-           "    num_tokens = float(batch.mask[rows].sum())",
+           "    num_tokens = float(batch.mask[rows[own]].sum())",
            _FORMULA),
     Mutant("not whitened", _UPDATE, "advantages = masked_whiten(advantages, mask)", "pass", _FORMULA),
     Mutant("mean of micro-batch means", _UPDATE, "batch.old_log_probs[part], weights[part]",
@@ -211,6 +212,14 @@ MUTANTS = (
     Mutant("entropy of forbidden tokens is NaN", _LOSSES, "log_probs.clamp_(min=_LOG_OF_ZERO)).sum",
            "log_probs).sum", "test_losses.py"),
     Mutant("gradient of the entropy without its mean", _LOSSES, ".add_(entropies[part, None])", "", "test_losses.py"),
+    # Imitation.
+    Mutant("imitation sign", _UPDATE, '= -masked_sum(gains *', '= masked_sum(gains *', _IMITATION),
+    Mutant("imitated episodes learnt from as sampled", _UPDATE, "return mask & ~imitated, mask & imitated",
+           "return mask, mask & imitated", _IMITATION),
+    Mutant("what is worse than expected imitated too", _UPDATE, "(batch.returns[part] - expected).clamp(min=0)",
+           "(batch.returns[part] - expected)", _IMITATION),
+    Mutant("replay not restored on resume", _TRAIN, "replay.load(load_replay(path))", "pass",
+           "test_replay.py::test_resuming_with_imitation_equals_the_straight_run_bit_for_bit"),
     # KL to the reference.
     Mutant("KL sign in the reward", _UPDATE, "rewards - kl_coef * kl", "rewards + kl_coef * kl", _FORMULA),
     Mutant("KL sign in the loss", _UPDATE, "loss + batch.kl_coef *", "loss - batch.kl_coef *", _KL_GRADIENT),

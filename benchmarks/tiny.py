@@ -40,7 +40,9 @@ SETTINGS: dict[str, Any] = {
     "baseline": "none",  # tokens that earn nothing then move nothing; a critic of few episodes is noise on them
     "normalize": "none",  # with it, symbols are settled on a wrong answer before the right one was tried
     "clip_range": 0.3,
-    "entropy_coef": 0.005,
+    "entropy_coef": 0.01,
+    "imitation_coef": 0.7,  # a token once rewarded is right for ever
+    "imitated_episodes": 64,
     "model_kwargs": {"num_layers": 1, "hidden_size": 128, "num_heads": 2, "init_std": 0.06},
 }
 _WIDE = {"policy_kwargs": {"net_arch": [128, 128], "features_extractor_kwargs": {"embedding_dim": 64}}}

@@ -105,9 +105,9 @@ def test_an_algorithms_page_has_what_a_run_logs(name: str, tmp_path: Path) -> No
     named = {re.sub(r"^part/.+", "part/<name>", key) for key in logged}
     page = (DOCS / f"algorithms/{name}.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| \[`([^`]+)`\]\(\.\./metrics\.md", page, re.MULTILINE))
-    # With a KL penalty there is more.
+    # With a KL penalty or with imitation there is more.
     assert named <= listed
-    assert listed - named <= {"loss/kl", "kl_per_episode", "kl_coef"}
+    assert listed - named <= {"loss/kl", "loss/imitation", "kl_per_episode", "kl_coef"}
     flags = set(re.findall(r"^\| `--([\w-]+)` \|", page, re.MULTILINE))
     assert flags == {field.name.replace("_", "-") for field in fields(row)}
 
