@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import gymnasium as gym
 
 import textenvs
 
+_MOST = 10**9  # episodes and seconds of a job
 _KEYS = {"name", "envs", "episodes", "seconds", "agents"}
 
 
@@ -58,11 +60,13 @@ class Suite:
         """
         if not self.envs:
             raise ValueError(f"envs must hold at least one environment, got none in suite {self.name!r}; name one")
-        if type(self.num_episodes) is not int or self.num_episodes < 1:
-            raise ValueError(f"episodes must be an integer of at least 1, got {self.num_episodes!r}; raise it")
+        if type(self.num_episodes) is not int or not 1 <= self.num_episodes <= _MOST:
+            got = reprlib.repr(self.num_episodes)
+            raise ValueError(f"episodes must be an integer from 1 to {_MOST:,}, got {got}; change it")
         number = self.seconds if isinstance(self.seconds, int | float) and self.seconds is not True else math.nan
-        if not 0 < number < math.inf:
-            raise ValueError(f"seconds must be a number above 0, got {self.seconds!r}; 60 is a minute")
+        if not 0 < number <= _MOST:
+            got = reprlib.repr(self.seconds)
+            raise ValueError(f"seconds must be a number above 0, at most {_MOST:,}, got {got}; 60 is a minute")
 
 
 _TOY_KWARGS = {"length": 4, "alphabet": "abcdefgh", "dense": True}
@@ -173,8 +177,9 @@ def load_suite(text: str) -> Suite:
 
 
 def _from_file(path: Path) -> Suite:
-    content = path.read_text(encoding="utf-8")
+    raw = path.read_bytes()
     try:
+        content = raw.decode("utf-8")
         settings = tomllib.loads(content) if path.suffix == ".toml" else json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"suite file must be {path.suffix[1:].upper()}, got {path}: {error}; mend it") from None

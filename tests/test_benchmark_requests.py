@@ -28,7 +28,9 @@ from agents.suites import SUITES, Suite, SuiteEnv, load_suite
         ("nowhere.json", "No such file"),
         ('{"envs": ["textenvs/Sot-v0"]}', "did you mean 'textenvs/Sort-v0'"),
         ('{"envs": ["textenvs/Sort-v0"], "epsiodes": 3}', "did you mean 'episodes'"),
-        ('{"envs": ["textenvs/Sort-v0"], "episodes": 0}', "episodes must be an integer of at least 1, got 0"),
+        ('{"envs": ["textenvs/Sort-v0"], "episodes": 0}', "episodes must be an integer from 1 to 1,000,000,000, got 0"),
+        (f'{{"envs": ["textenvs/Sort-v0"], "seconds": {"9" * 400}}}', "at most 1,000,000,000, got 999"),
+        ('{"envs": "\udcff"}', "mine.json: 'utf-8' codec can't decode"),
         ('{"envs": ["textenvs/Sort-v0"], "seconds": NaN}', "seconds must be a number above 0"),
         ('{"envs": ["textenvs/Sort-v0"], "name": "../x"}', "name must be letters"),
         ('{"envs": [7]}', 'envs must be ids, or tables with "id"'),
@@ -47,7 +49,7 @@ def test_a_wrong_suite_is_one_sentence(
 ) -> None:
     if suite[0] in "{[":
         path = tmp_path / "mine.json"
-        path.write_text(suite)
+        path.write_bytes(suite.encode("utf-8", "surrogateescape"))
         suite = str(path)
     assert run(suite, "--agents", "ppo,random", "--out", str(tmp_path / "out")) == 2
     shown = capsys.readouterr().err
