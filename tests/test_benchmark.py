@@ -74,11 +74,14 @@ def test_other_settings_make_a_result_stale(tmp_path: Path, inline: list[Any]) -
         run_benchmark(replace(other, num_episodes=65), ["ppo"], [0], tmp_path / "out", quiet=True)
 
 
-def test_a_switch_that_is_off_is_no_setting() -> None:
+def test_an_option_that_is_off_is_no_setting() -> None:
     """So that a new one makes no finished job stale; switched on it does."""
     off, on = (find_agent("ppo", {"fit_value_bias": value}).settings["algorithm"] for value in (False, True))
     assert off == find_agent("ppo", {}).settings["algorithm"]
     assert on == off | {"fit_value_bias": True}
+    imitating = find_agent("ppo", {"imitation_coef": 0.5}).settings["algorithm"]
+    assert imitating == off | {"imitation_coef": 0.5, "imitated_episodes": 32}
+    assert find_agent("ppo", {"imitated_episodes": 8}).settings["algorithm"] == off
 
 
 def test_a_failed_job_is_a_row_and_stops_no_other(

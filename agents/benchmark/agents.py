@@ -122,9 +122,10 @@ def _our_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             f"{textenvs.near_miss(key, [*known, *_OURS])}"
         )
     algorithm = replace(ALGORITHMS[name], **{key: value for key, value in settings.items() if key not in _OURS})
-    # What is switched off is left out, so that a switch that is new makes no finished job stale.
-    switched = {key: value for key, value in asdict(algorithm).items() if value is not False}
-    return {"algorithm": switched} | {key: settings.get(key, value) for key, value in _OURS.items()}
+    # What is switched off is left out, so that an option that is new makes no finished job stale.
+    off = {"imitation_coef", "imitated_episodes"} if algorithm.imitation_coef == 0 else set()
+    on = {key: value for key, value in asdict(algorithm).items() if value is not False and key not in off}
+    return {"algorithm": on} | {key: settings.get(key, value) for key, value in _OURS.items()}
 
 
 def _sb3_agent(name: str, settings: Mapping[str, Any]) -> Agent:
