@@ -22,7 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jobs import run_jobs
-from toy import SETTINGS
+from tune import STARTS
 
 NUM_EPISODES = 9_600
 LETTERS = {"alphabet": "abcdefgh", "dense": True}
@@ -67,7 +67,7 @@ def job(name: str, arm: str, seed: int) -> dict[str, Any]:
         if arm == "warm":
             sft(SFTConfig(env_id, kwargs, max_demonstrations=100, seed=seed), Path(folder) / "sft", quiet=True)
             model = str(Path(folder) / "sft" / "final")
-        algorithm = replace(ALGORITHMS["ppo"], **SETTINGS["ppo"])
+        algorithm = replace(ALGORITHMS["ppo"], **STARTS["ppo"])
         for number, (settings, num_episodes) in enumerate(stages(name, arm)):
             config = TrainConfig(
                 env_id, settings, algorithm, model, num_episodes=num_episodes, seed=seed, checkpoint_every=10**6

@@ -32,8 +32,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from toy import TARGET, WINDOW, prepare
 
+import textenvs
 from agents.algorithms import ALGORITHMS, Algorithm
 from agents.baselines import BaselineResult, train_sb3
 from agents.suites import SUITES
@@ -47,6 +47,7 @@ COLUMNS = ("agent", "trial", "task", "seed", "episodes", "seconds", "last_return
 TASKS = ("Copy", "Sort")
 KWARGS = {"length": 4, "alphabet": "abcdefgh", "dense": True}
 NUM_EPISODES = SUITES["toy"].num_episodes
+TARGET, WINDOW = 0.95, 128  # the mean training return of so many successive episodes is "reached"
 
 _SMALL: Settings = {"num_layers": 1, "hidden_size": 128, "num_heads": 2, "init_std": 0.06}
 _RATE = {"learning_rate": [5e-4, 1e-3, 2e-3]}
@@ -101,6 +102,14 @@ STARTS: dict[str, Settings] = {
     "grpo": {**_START_GROUPS, "normalize": "none"},
     "sb3-dqn": {"gamma": 0.0, "learning_rate": 2e-3, "exploration_steps": 1_000, "learning_starts": 200},
 }
+
+
+def prepare() -> None:
+    """Make the ids known, and torch work on one thread."""
+    import torch
+
+    textenvs.register_envs()
+    torch.set_num_threads(1)
 
 
 def baseline_name(agent: str) -> str:

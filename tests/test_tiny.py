@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agents import baselines, runlog, train
+from agents import baselines
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 COPY = {"length": 2, "alphabet": "abcd", "dense": True}
@@ -19,8 +19,8 @@ COPY = {"length": 2, "alphabet": "abcd", "dense": True}
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    modules = {name: import_module(name) for name in ("toy", "tiny")}
-    modules["toy"].prepare()
+    modules = {name: import_module(name) for name in ("tune", "tiny")}
+    modules["tune"].prepare()
     return modules
 
 
@@ -28,14 +28,24 @@ def test_ours_is_counted_by_episode_wherever_an_update_ends(
     scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A target that all returns meet is reached with episode 128, the 32nd of the third update of 48."""
-    toy = scripts["toy"]
-    monkeypatch.setattr(toy, "TARGET", -1.0)
-    settings = {"episodes_per_update": 48, "num_episodes": 240, "num_epochs": 1, "num_minibatches": 1}
-    reached = toy.ours("ppo", "Copy", COPY, 0, settings)
-    assert reached is not None
-    assert reached[0] == 128
-    assert toy.ours("ppo", "Copy", COPY, 0, settings | {"num_episodes": 96}) is None
-    assert train.RunLog is runlog.RunLog  # who trains next in this process is not watched
+    tune = scripts["tune"]
+    monkeypatch.setattr(tune, "TARGET", -1.0)
+    monkeypatch.setattr(tune, "KWARGS", COPY)
+    settings = {"episodes_per_update": 48, "num_epochs": 1, "num_minibatches": 1}
+    curve = tune.Curve(num_episodes=240)
+    tune.learn("ppo", "Copy", 0, settings, curve)
+    assert len(curve.result.returns) == 144
+    assert curve.result.episodes_to(tune.TARGET, tune.WINDOW)[0] == 128
+    short = tune.Curve(num_episodes=96)
+    tune.learn("ppo", "Copy", 0, settings, short)
+    assert short.result.episodes_to(tune.TARGET, tune.WINDOW) is None
+
+
+def test_a_cell_counts_what_was_lost(scripts: dict[str, ModuleType]) -> None:
+    lost = (math.inf, math.inf)
+    assert scripts["tiny"].cell([(100.0, 1.0), (300.0, 2.0), lost]) == "2 of 3: 300, 2.0 s"
+    many = [(100.0 * k, 1.0) for k in range(1, 10)] + [lost]
+    assert scripts["tiny"].cell(many) == "9 of 10: 550 [200, 900], 1.0 s"  # ranks 2 and 9 of 10
 
 
 def test_every_agent_meets_every_seed_and_each_begins_in_turn(scripts: dict[str, ModuleType]) -> None:
