@@ -275,6 +275,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "report": report,
 }
 
+#: What a verb that goes on where it was stopped says after Ctrl-C.
+GOING_ON = {"train": "; the same command with --resume goes on", "benchmark": "; the same command goes on"}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; ends the process with the exit status."""
@@ -287,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         verbs = VERBS | {"train": partial(train, coefficients=ALGORITHMS.get(named[-1], ALGORITHMS["ppo"]))}
         tyro.extras.subcommand_cli_from_dict(verbs, prog="textenvs", args=arguments)
     except KeyboardInterrupt:
-        raise SystemExit(_fail("interrupted", 130)) from None
+        raise SystemExit(_fail("interrupted" + GOING_ON.get("".join(arguments[:1]), ""), 130)) from None
     except BrokenPipeError:  # the reader has seen enough, as in `textenvs list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RuntimeError as error:

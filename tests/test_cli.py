@@ -350,6 +350,20 @@ def test_interrupt_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     assert metrics.read_text().count("\n") == 40
 
 
+@pytest.mark.parametrize(
+    ("verb", "hint"),
+    [("train", "; the same command with --resume goes on"), ("benchmark", "; the same command goes on"), ("sft", "")],
+)
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, verb: str, hint: str) -> None:
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tyro.extras.subcommand_cli_from_dict", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main([verb])
+    assert (ended.value.code, capsys.readouterr().err) == (130, f"textenvs: interrupted{hint}\n")
+
+
 def test_an_env_of_the_users_own_trains_from_the_command(tmp_path: Path) -> None:
     """A module in the working directory registers its task, and `module:Name-v0` finds it."""
     (tmp_path / "mine.py").write_text(
