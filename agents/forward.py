@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
 from transformers import PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.models.gpt2 import modeling_gpt2 as gpt2
@@ -72,6 +73,8 @@ def find_forward(model: PreTrainedModel) -> Forward | None:
     """
     trunk: Any = model.base_model
     if type(trunk) not in _FAMILIES or not HAS_ONEDNN or torch.is_autocast_enabled("cpu"):
+        return None
+    if all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks:
         return None
     make, kinds = _FAMILIES[type(trunk)]
     modules = list(trunk.modules())

@@ -276,7 +276,7 @@ class LMPolicy(nn.Module):
         fed the tokens that came since their last turn, so they must be acted for at every step. A row draws its
         uniforms from its generator in blocks, the first when it begins.
         """
-        if self.sampler is None or len(self.sampler.fed) != len(observations):
+        if self.sampler is None or self.sampler.model is not self.model or len(self.sampler.fed) != len(observations):
             self.sampler = Sampler(
                 self.model,
                 self.kernels,

@@ -132,6 +132,27 @@ def test_other_settings_and_families_run_themselves(architecture, settings):
     assert find_forward(made(architecture, settings)) is None
 
 
+@pytest.mark.parametrize("hook", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_under_a_hook_of_all_modules_the_model_runs_itself(hook):
+    model = made(*GPT2)
+    handle = getattr(torch.nn.modules.module, hook)(lambda *_: None)
+    try:
+        assert find_forward(model) is None
+    finally:
+        handle.remove()
+    assert find_forward(model) is not None
+
+
+def test_a_model_put_in_place_of_another_is_the_one_that_samples():
+    envs = ragged_envs(3)
+    policy = tiny_lm(envs, seed=0, init_std=0.3)
+    collect(envs, policy, num_episodes=6, seed=0)
+    policy.model = tiny_lm(envs, seed=1, init_std=0.3).model
+    rollout = collect(envs, policy, num_episodes=6, seed=0)
+    evaluated = policy.evaluate(rollout, np.arange(6))[0].detach().numpy()
+    np.testing.assert_allclose(rollout.log_probs, evaluated, atol=1e-5)
+
+
 def test_under_autocast_the_model_runs_itself():
     model = made(*GPT2)
     with torch.autocast("cpu", torch.bfloat16):
