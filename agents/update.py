@@ -291,7 +291,10 @@ def accumulate_gradients(
             )
             loss = loss + algorithm.value_coef * terms["loss/value"]
         if batch.ref_log_probs is not None and algorithm.kl_penalty != "k1_reward":
-            kl = kl_estimate(log_probs, batch.ref_log_probs[part], algorithm.kl_penalty.removesuffix("_loss"))
+            reference = batch.ref_log_probs[part]
+            # Nowhere else: 0 times the infinite exp of an imitated token that has become unlikely is NaN, backwards.
+            counted = torch.where(mask, log_probs, reference)
+            kl = kl_estimate(counted, reference, algorithm.kl_penalty.removesuffix("_loss"))
             terms["loss/kl"] = masked_sum(kl * weight, mask)
             loss = loss + batch.kl_coef * terms["loss/kl"]
         if batch.num_imitated:

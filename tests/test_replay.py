@@ -105,6 +105,20 @@ def test_imitated_episodes_add_their_own_term_and_nothing_else(baseline, max_tok
         torch.testing.assert_close(one, other if extra is None else other + extra, atol=1e-6, rtol=1e-4)
 
 
+def test_the_penalty_of_a_token_that_became_impossible_since_is_nobodys():
+    """The exp of 100 nats is infinite in float32, and 0 times that is NaN in the backward pass."""
+    envs = string_envs()
+    policy = tiny_lm(envs)
+    algorithm = replace(IMITATING, baseline="none", kl_coef=0.3, kl_penalty="k3_loss")
+    earlier, now = (collect(envs, policy, num_episodes=8, seed=seed) for seed in (1, 0))
+    earlier = replace(earlier, log_probs=earlier.log_probs + np.float32(100))
+    batch = make_batch(now, algorithm, torch.from_numpy(now.log_probs))
+    replay = filled(earlier, torch.from_numpy(earlier.mask).float())
+    step = accumulate_gradients(policy, with_replay(batch, replay), np.array([0, 1, 8, 9]), algorithm)
+    assert step["loss/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in policy.parameters())
+
+
 def test_an_update_imitates_what_came_before_it_and_then_remembers_its_own(monkeypatch):
     envs = string_envs()
     policy, replay = tiny_lm(envs), Replay()
