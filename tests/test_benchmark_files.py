@@ -16,7 +16,7 @@ from report_runs import benchmark_row, write_benchmark
 
 from agents.benchmark import picture, read_results
 from agents.benchmark.agents import _zip_policy, find_agent
-from agents.benchmark.results import job_folder, key_of, write_job
+from agents.benchmark.results import _REQUIRED, _REQUIRED_OF_OK, COLUMNS, job_folder, key_of, write_job
 from agents.benchmark.tables import markdown, summarise
 from agents.runlock import run_lock
 from agents.train import make_envs
@@ -115,6 +115,14 @@ def test_a_result_that_nobody_wrote_is_named(change: dict[str, Any], tmp_path: P
     write_job(folder, ROWS[0], [])
     (folder / "result.json").write_text(json.dumps(ROWS[0] | change))
     assert next(iter(change)) in refused(tmp_path) or refused(tmp_path) == "NaN, which is no number"
+
+
+def test_a_result_without_what_it_need_not_have_is_shown_without_it(tmp_path: Path) -> None:
+    row = {name: value for name, value in ROWS[0].items() if name in (*_REQUIRED, *_REQUIRED_OF_OK)}
+    write_job(job_folder(tmp_path, key_of(row)), row, [])
+    rows, _ = read_results(tmp_path)
+    assert list(rows[key_of(row)]) == list(COLUMNS)
+    assert markdown(summarise(rows)).startswith("| agent |")
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,7 @@ def read_results(out: Path) -> tuple[dict[Key, Row], dict[Key, Curve]]:
         try:
             row = _from_json(path.read_text(encoding="utf-8"))
             _check_row(row)
+            row = dict.fromkeys(COLUMNS) | row
             key = key_of(row)
             if job_folder(out, key) != path.parent:
                 raise ValueError(f"it is of the job {'/'.join(map(str, key))}")
