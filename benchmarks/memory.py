@@ -61,6 +61,7 @@ def iterate(side: str, threads: int) -> dict[str, float]:
     import agents.lm
     import textenvs
     from agents.algorithms import ALGORITHMS
+    from agents.kernels import keep_freed_memory
     from agents.lora import LoraSettings
     from agents.rollout import collect
     from agents.train import TrainConfig, make_envs, make_optimizer, start_policy
@@ -84,6 +85,7 @@ def iterate(side: str, threads: int) -> dict[str, float]:
         return log_probs.gather(-1, actions[:, None])[:, 0], -(log_probs.exp() * log_probs).sum(-1)
 
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as `train` does
     model = str(model_directory())
     algorithm = replace(ALGORITHMS["ppo"], episodes_per_update=EPISODES, num_epochs=1, num_minibatches=1, kl_coef=0.02)
     kwargs = {
