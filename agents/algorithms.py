@@ -72,7 +72,9 @@ class Algorithm:
         imitation_coef: weight of self-imitation, at least 0: earlier episodes stay in a replay, and (R - V)+ log pi of
             their decisions is added to the objective, V being 0 without a critic, so that what once succeeded is not
             unlearnt, or is learnt although it is rare. Oh et al. 2018, arXiv:1806.05779, equations 1 and 2; its third,
-            of the critic, is left out. For rewards that are hardly luck: luck is imitated too.
+            of the critic, is left out. R is not the paper's return but what the update learns from: with a critic GAE's
+            target, with a group the advantage, and less the KL penalty where that is in the reward. For rewards that
+            are hardly luck: luck is imitated too.
         imitated_episodes: how many of them join each optimizer step, at least 1; drawn by their (R - V)+ when played.
         kl_coef: weight of the KL penalty (a nat) to the frozen start, at least 0; arXiv:1909.08593, section 2.
         kl_penalty: where it acts. "k1_reward": log pi / ref of each token is taken from its reward, without gradient;

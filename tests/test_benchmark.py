@@ -19,6 +19,7 @@ from agents.benchmark.jobs import Job, Scale, run_job, scale_of
 from agents.benchmark.results import COLUMNS, bin_curve, env_slug, read_results, slug, write_tables
 from agents.benchmark.tables import cells, markdown, notes, summarise, tables
 from agents.policy import OraclePolicy
+from agents.report import benchmark_data
 from agents.suites import SuiteEnv
 
 
@@ -193,6 +194,19 @@ def test_a_corrupt_result_is_named(tmp_path: Path, inline: list[Any], capsys: py
     (tmp_path / "results.csv").write_text("suite,agent\na,b\n")
     assert run(*arguments) == 2
     assert f"{tmp_path}/results.csv must be what a benchmark wrote" in capsys.readouterr().err
+
+
+def test_scores_on_training_problems_say_so(tmp_path: Path, inline: list[Any]) -> None:
+    """As of a task of one's own, whose problems are all of one split."""
+    rows, _ = run_benchmark(TINY, ["random"], [0], tmp_path / "out", quiet=True)
+    assert summarise(rows)["without_heldout"] == []
+    key = next(iter(rows))
+    summary = summarise({**rows, key: rows[key] | {"split": "train"}})
+    env_id = rows[key]["env_id"]
+    said = f"{env_id} has no held-out problems: its scores are of the problems that were trained on"
+    assert said in notes(summary)
+    assert said in markdown(summary)
+    assert benchmark_data._marks(summary, rows) == [said]
 
 
 def test_mixed_commits_are_marked(tmp_path: Path, inline: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ def summarise(rows: Mapping[Key, Row], against: str | None = None) -> Summary:
         },
         "budget_episodes": first["budget_episodes"],
         "budget_seconds": first["budget_seconds"],
+        "without_heldout": sorted({row["env_id"] for row in rows.values() if row["split"] == "train"}),
         "sources": dict(sources.values()),
         "is_mixed": len(sources) > 1 or any(agent["num_settings"] > 1 for agent in agents),
         "agents": agents,
@@ -212,6 +213,14 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return [*header, "from"] if mixed else header, lines
 
 
+def training_scores(summary: Summary) -> list[str]:
+    """Say of which environments the scores are no held-out ones."""
+    return [
+        f"{textenvs.printable(env_id)} has no held-out problems: its scores are of the problems that were trained on"
+        for env_id in summary["without_heldout"]
+    ]
+
+
 def notes(summary: Summary) -> list[str]:
     """What must stand beside the main table."""
     said = [
@@ -220,6 +229,7 @@ def notes(summary: Summary) -> list[str]:
         "k of n: runs whose last 128 training episodes reached 95 % of the way; then the median episodes and seconds "
         "of CPU time (one thread), runs that did not get there counted as later.",
     ]
+    said += training_scores(summary)
     if len(summary["sources"]) > 1:
         said.append("MIXED: results of different commits, versions or machines stand side by side:")
         for letter, source in summary["sources"].items():

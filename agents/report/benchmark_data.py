@@ -11,7 +11,7 @@ import numpy as np
 
 from agents.benchmark.curves import Band, growth, profile
 from agents.benchmark.results import Curve, Key, Row, canonical, read_results
-from agents.benchmark.tables import Summary, summarise
+from agents.benchmark.tables import Summary, summarise, training_scores
 from agents.report.runs import as_number
 from agents.statistics import censored_median
 
@@ -77,7 +77,7 @@ def _summary(summary: Summary) -> str:
 
 def _marks(summary: Summary, rows: Mapping[Key, Row]) -> list[str]:
     """Say what must be known before numbers are compared."""
-    marks = []
+    marks = training_scores(summary)
     if len(summary["sources"]) > 1:
         marks.append(
             "results of different commits, versions or machines stand side by side; the column “from” tells them apart"
