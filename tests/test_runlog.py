@@ -253,19 +253,19 @@ def test_closing_hides_no_error_of_the_run(tmp_path: Path) -> None:
         assert all(file.closed for file in log.files.values())
 
 
-def small_run(run_dir: Path, algorithm: Algorithm, **env_kwargs: Any) -> Path:
+def small_run(run_dir: Path, algorithm: Algorithm, num_updates: int = 1, **env_kwargs: Any) -> Path:
     config = TrainConfig(
         env_id="textenvs/Copy-v0",
         env_kwargs=COPY | env_kwargs,
         algorithm=replace(algorithm, episodes_per_update=16),
         model_kwargs={"hidden_size": 16, "num_heads": 2},
-        num_episodes=16,
+        num_episodes=16 * num_updates,
     )
     return train(config, run_dir, quiet=True)
 
 
 def test_the_page_names_every_number_and_no_other(tmp_path: Path) -> None:
-    """Runs of all five algorithms, with and without a KL penalty in either place; an evaluation; a warm start."""
+    """Runs of all five algorithms, with and without a KL penalty or imitation; an evaluation; a warm start."""
     torch.set_num_threads(1)
     penalties = {"ppo": {"kl_coef": 0.1, "kl_target": 1.0}, "grpo": {"kl_coef": 0.1}}
     logged, tags, columns = set(), set(), set()
@@ -277,6 +277,9 @@ def test_the_page_names_every_number_and_no_other(tmp_path: Path) -> None:
         assert set(found["scalars"]) == record.keys() - {"update"}
         tags |= {*found["histograms"], *(tag.removesuffix("/text_summary") for tag in found["tensors"])}
         columns |= {column for sample in records(run_dir / "samples.jsonl") for column in sample["tokens"]}
+    # The first update has nothing yet to imitate.
+    run_dir = small_run(tmp_path / "imitating", replace(ALGORITHMS["a2c"], imitation_coef=0.5), 2, reward="sentiment")
+    logged |= records(run_dir / "metrics.jsonl")[-1].keys()
     assert generic(logged) | tags == page_names("Training")
     assert columns == page_names("Samples")
 

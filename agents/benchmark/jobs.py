@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agents.benchmark.agents import Agent, Curve, observation_kwargs, trained
-from agents.benchmark.results import Key, Row, bin_curve, env_slug, environment, fingerprint, write_job
+from agents.benchmark.results import COLUMNS, Key, Row, bin_curve, env_slug, environment, fingerprint, write_job
 from agents.suites import SuiteEnv
 
 NUM_EVALUATED = 512  # held-out episodes of a final return
@@ -96,7 +96,7 @@ def failed_row(job: Job, error: str) -> Row:
 
 
 def _row(job: Job) -> Row:
-    return {
+    return dict.fromkeys(COLUMNS) | {
         "suite": job.suite,
         "agent": job.agent.name,
         "library": job.agent.library,
