@@ -66,14 +66,20 @@ class Replay:
         """Take over what `tensors` gave.
 
         Raises:
-            KeyError, TypeError: for tensors of something else.
+            ValueError: for tensors of something else.
         """
         if not tensors:
             return
-        rest = dict(tensors)
-        self.returns, self.gains = rest.pop("returns"), rest.pop("gains")
-        columns: dict[str, Any] = {name: tensor.numpy() for name, tensor in rest.items()}
-        self.rollout = Rollout(**{"legal": None, **columns}, infos=np.array([{}] * len(self.gains), object))
+        columns: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        sizes = {name: column.shape[:1] for name, column in columns.items()}
+        try:
+            returns, gains = (torch.from_numpy(columns.pop(name)) for name in ("returns", "gains"))
+            rollout = Rollout(**{"legal": None, **columns}, infos=np.array([{}] * len(gains), object))
+            if len({*sizes.values()}) > 1:
+                raise ValueError(f"numbers of episodes {sizes}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"replay must hold columns of episodes, got {error}; restore the checkpoint") from None
+        self.rollout, self.returns, self.gains = rollout, returns, gains
 
 
 def widen(x: Tensor, width: int) -> Tensor:

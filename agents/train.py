@@ -228,7 +228,7 @@ def train(
         stack.callback(envs.close)
         stack.enter_context(run_lock(run_dir))
         _open_run(run_dir, config, resume)
-        replay = Replay() if algorithm.imitation_coef > 0 else None
+        replay = Replay()  # stays empty without imitation
         state = _resume(run_dir, policy, optimizer, replay) if resume else {}
         if state and state["reference"] != reference_hash:
             raise ValueError(f"model must be what the run in {run_dir} started from, got changed weights; restore them")
@@ -287,7 +287,7 @@ def train(
                     update + 1,
                     write_policy=policy.save,
                     optimizer=optimizer,
-                    tensors=None if replay is None else replay.tensors(),
+                    tensors=replay.tensors(),
                     state={"reference": reference_hash, "kl_coef": kl_coef, "faults": num_faults}
                     | {"return_range": [lowest, highest], "sizes": log.sizes()},
                 )
@@ -340,13 +340,12 @@ def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
 
 
 def _resume(
-    run_dir: Path, policy: LMPolicy | MLPPolicy, optimizer: torch.optim.Optimizer, replay: Replay | None
+    run_dir: Path, policy: LMPolicy | MLPPolicy, optimizer: torch.optim.Optimizer, replay: Replay
 ) -> dict[str, Any]:
     """Restore policy, optimizer and replay from the newest whole checkpoint; return its state, empty without one."""
     path = latest_checkpoint(run_dir / "checkpoints")
     if path is None:
         return {}
     policy.load(path / "policy")
-    if replay is not None:
-        replay.load(load_replay(path))
+    replay.load(load_replay(path))
     return load_checkpoint(path, optimizer)

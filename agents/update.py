@@ -1,6 +1,5 @@
 """From a rollout to new weights: the numbers an algorithm learns from, and its optimizer steps. The loop is `train`."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,11 +82,11 @@ def make_batch(
     return Batch(rollout, mask, log_probs, values, advantages, returns, ref_log_probs, kl, kl_coef)
 
 
-def with_replay(batch: Batch, replay: Replay) -> Batch:
-    """Append all episodes of a replay to a batch, as episodes to imitate."""
-    if replay.rollout is None:
+def with_replay(batch: Batch, replay: Replay, rows: NDArray[np.int64]) -> Batch:
+    """Append the chosen episodes (n,) of a replay to a batch, as episodes to imitate."""
+    if replay.rollout is None or not len(rows):
         return batch
-    rollout = join(batch.rollout, replay.rollout)
+    rollout, returns = join(batch.rollout, replay.rollout.select(rows)), replay.returns[rows]
     mask, log_probs, values = (torch.from_numpy(x) for x in (rollout.mask, rollout.log_probs, rollout.values))
 
     def longer(x: Tensor, rest: Tensor) -> Tensor:
@@ -99,15 +98,15 @@ def with_replay(batch: Batch, replay: Replay) -> Batch:
         log_probs,
         # Not the rollout's, once the critic's bias was fitted.
         old_values=longer(batch.old_values, values[len(batch.mask) :]),
-        advantages=longer(batch.advantages, torch.zeros_like(replay.returns)),
-        returns=longer(batch.returns, replay.returns),
+        advantages=longer(batch.advantages, torch.zeros_like(returns)),
+        returns=longer(batch.returns, returns),
         # What they are weighted with is 0, and must be finite.
         ref_log_probs=None
         if batch.ref_log_probs is None
         else longer(batch.ref_log_probs, log_probs[len(batch.mask) :]),
         kl=None,
         kl_coef=batch.kl_coef,
-        num_imitated=len(replay),
+        num_imitated=len(rows),
     )
 
 
@@ -130,7 +129,7 @@ def optimize(
         algorithm: the row.
         seed: the run's.
         update: number of the update; with the seed it fixes the shuffles.
-        replay: earlier episodes; None to imitate none.
+        replay: earlier episodes; None to imitate none, as with an imitation_coef of 0.
 
     Returns:
         One dict a step taken: what `accumulate_gradients` returns, and grad_norm (before clipping).
@@ -142,8 +141,8 @@ def optimize(
     if algorithm.fit_value_bias:
         batch = fit_value_bias(policy, batch)
     steps: list[dict[str, float]] = []
-    everything = batch if replay is None else with_replay(batch, replay)
-    for rows in _steps(batch, algorithm, replay, seed=seed, update=update):
+    everything, plan = _plan(batch, algorithm, replay, seed=seed, update=update)
+    for rows in plan:
         optimizer.zero_grad(set_to_none=True)
         step = accumulate_gradients(policy, everything, rows, algorithm)
         # The first step is from the sampling policy itself, whatever rounding says.
@@ -155,22 +154,29 @@ def optimize(
         optimizer.step()
         steps.append(step | {"grad_norm": norm})
     _check_sanity(policy, batch)
-    if replay is not None:
+    if replay is not None and algorithm.imitation_coef > 0:
         expected = batch.old_values if algorithm.baseline == "critic" else torch.zeros_like(batch.returns)
         replay.add(batch.rollout, batch.returns, expected)
     return steps
 
 
-def _steps(
+def _plan(
     batch: Batch, algorithm: Algorithm, replay: Replay | None, *, seed: int, update: int
-) -> Iterator[NDArray[np.int64]]:
-    """The episodes of each optimizer step: a minibatch and, numbered from its end on, those it imitates."""
+) -> tuple[Batch, list[NDArray[np.int64]]]:
+    """The episodes of each optimizer step, a minibatch and those it imitates, and the batch that they number."""
+    own = [
+        rows
+        for epoch in range(algorithm.num_epochs)
+        for rows in minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch)
+    ]
+    if not replay:  # None, or still empty
+        return batch, own
     rng = default_rng(SeedSequence([_REPLAY_STREAM, seed, update]))
-    for epoch in range(algorithm.num_epochs):
-        for rows in minibatches(len(batch.rollout), algorithm.num_minibatches, seed=seed, update=update, epoch=epoch):
-            if replay:
-                rows = np.append(rows, len(batch.rollout) + replay.draw(algorithm.imitated_episodes, rng))
-            yield rows
+    drawn = [replay.draw(algorithm.imitated_episodes, rng) for _ in own]
+    # A replay may be much larger than what an update draws from it.
+    rows = np.unique(np.concatenate(drawn))
+    imitated = [len(batch.rollout) + np.searchsorted(rows, draws) for draws in drawn]
+    return with_replay(batch, replay, rows), [np.append(*pair) for pair in zip(own, imitated, strict=True)]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "docs" / "interop.csv", ROOT / "README.md"
 BEGIN, END = "<!-- made by benchmarks/interop.py from docs/interop.csv -->", "<!-- end of what interop.py made -->"
 WANTED = 0.9
+MOST_SECONDS = 1_200  # of an example, before it is stopped: four times what it may take
 #: example -> its venv, of examples/requirements-VENV.txt; "" is the one that runs this script, of constraints.txt.
 EXAMPLES = {
     "rllib_ppo": "rllib",
@@ -108,21 +110,37 @@ def run(name: str, *, seed: int = 0, smoke: bool = False) -> dict[str, Any]:
     """One example in a process of its own, on one core; its JSON line, its name and its wall seconds.
 
     Raises:
-        RuntimeError: it failed, or did not end with a line of JSON.
+        RuntimeError: it failed, did not end with a line of JSON, or did not end at all.
     """
     command = [str(python(EXAMPLES[name])), str(ROOT / "examples" / f"{name}.py"), "--seed", str(seed)]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     settings |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # nothing is sent, no token is left
     started = time.perf_counter()
-    made = subprocess.run(
-        [*command, *(["--smoke"] if smoke else [])], env=os.environ | settings, capture_output=True, text=True
+    process = subprocess.Popen(
+        [*command, *(["--smoke"] if smoke else [])],
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    try:
+        stdout, stderr = process.communicate(timeout=MOST_SECONDS)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it started, such as Ray's workers
+        process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise RuntimeError(
+            f"it must end within {MOST_SECONDS} s, got no end; run examples/{name}.py by itself"
+        ) from None
     seconds = time.perf_counter() - started
     try:
-        made.check_returncode()
-        line = json.loads(made.stdout.splitlines()[-1])
-    except (subprocess.CalledProcessError, IndexError, json.JSONDecodeError) as error:
-        raise RuntimeError(f"{error}; it wrote {made.stdout[-500:]!r} and {made.stderr[-2000:]}") from error
+        if process.returncode:
+            raise ValueError(f"it ended with {process.returncode}")
+        line = json.loads(stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise RuntimeError(f"{error}; it wrote {stdout[-500:]!r} and {stderr[-2000:]}") from error
     return {**line, "example": name, "seconds": round(seconds, 1)}
 
 

@@ -163,6 +163,26 @@ def test_a_venv_that_cannot_be_made_is_one_sentence_and_the_others_go_on(
     assert "making" in capsys.readouterr().out
 
 
+def test_an_example_that_does_not_end_is_stopped_with_all_it_started(
+    interop: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray leaves workers behind where only its first process is killed."""
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "endless.py").write_text(
+        "import pathlib, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    monkeypatch.setattr(interop, "ROOT", tmp_path)
+    monkeypatch.setitem(interop.EXAMPLES, "endless", "")
+    monkeypatch.setattr(interop, "MOST_SECONDS", 3)
+    with pytest.raises(RuntimeError, match=r"must end within 3 s, got no end; run examples/endless\.py by itself"):
+        interop.run("endless")
+    status = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    assert not status.exists() or status.read_text().split()[2] in "ZX"  # gone, or waiting to be buried
+
+
 def test_the_table_of_a_smoke_run_holds_both_counts(interop: ModuleType) -> None:
     line = {"library": "ray", "version": "2.60.0", "example": "rllib_ppo"}
     line |= {"episodes_env": 1234, "episodes_library": 1233, "steps_env": 4567, "steps_library": 4560}

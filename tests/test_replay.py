@@ -89,7 +89,7 @@ def test_imitated_episodes_add_their_own_term_and_nothing_else(baseline, max_tok
         return gradients, metrics
 
     without, before = gradient(batch, own)
-    with_them, after = gradient(with_replay(batch, replay), np.append(own, 8 + copies))
+    with_them, after = gradient(with_replay(batch, replay, copies), np.append(own, [8, 9]))
     assert after.pop("loss/imitation") > 0
     assert after == pytest.approx(before, rel=1e-5, abs=1e-6)
 
@@ -105,6 +105,28 @@ def test_imitated_episodes_add_their_own_term_and_nothing_else(baseline, max_tok
         torch.testing.assert_close(one, other if extra is None else other + extra, atol=1e-6, rtol=1e-4)
 
 
+def test_an_update_copies_what_it_draws_of_a_replay_and_no_more(monkeypatch):
+    """However many episodes are remembered: two of 64 are imitated in each of two steps."""
+    envs = string_envs()
+    policy, num_copied = tiny_lm(envs), []
+    earlier = collect(envs, policy, num_episodes=64, seed=1)
+    replay = filled(earlier, torch.from_numpy(earlier.mask).float())
+
+    def counted(one, other):
+        num_copied.append(len(other))
+        return join(one, other)
+
+    monkeypatch.setattr("agents.update.join", counted)
+    algorithm = replace(IMITATING, imitated_episodes=2, num_epochs=2, num_minibatches=1)
+    batch = make_batch(collect(envs, policy, num_episodes=8, seed=0), algorithm)
+    steps = optimize(
+        policy, torch.optim.SGD(policy.parameters(), lr=0.1), batch, algorithm, seed=0, update=0, replay=replay
+    )
+    assert ["loss/imitation" in step for step in steps] == [True, True]
+    assert len(num_copied) == 1
+    assert 2 <= num_copied[0] <= 4
+
+
 def test_the_penalty_of_a_token_that_became_impossible_since_is_nobodys():
     """The exp of 100 nats is infinite in float32, and 0 times that is NaN in the backward pass."""
     envs = string_envs()
@@ -114,7 +136,7 @@ def test_the_penalty_of_a_token_that_became_impossible_since_is_nobodys():
     earlier = replace(earlier, log_probs=earlier.log_probs + np.float32(100))
     batch = make_batch(now, algorithm, torch.from_numpy(now.log_probs))
     replay = filled(earlier, torch.from_numpy(earlier.mask).float())
-    step = accumulate_gradients(policy, with_replay(batch, replay), np.array([0, 1, 8, 9]), algorithm)
+    step = accumulate_gradients(policy, with_replay(batch, replay, np.arange(8)), np.array([0, 1, 8, 9]), algorithm)
     assert step["loss/kl"] == pytest.approx(0.0, abs=1e-6)
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in policy.parameters())
 
@@ -196,6 +218,25 @@ def test_resuming_with_imitation_equals_the_straight_run_bit_for_bit(tmp_path, m
     lines = [json.loads(line) for line in (resumed / "metrics.jsonl").read_text().splitlines()]
     assert ["loss/imitation" in line for line in lines] == [False, True, True, True]
     assert (straight / "checkpoints" / "step_000004" / "replay.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found.pop("gains"), "'gains'"),
+        (lambda found: found.pop("actions"), "'actions'"),
+        (lambda found: found.update(more=torch.zeros(8)), "'more'"),
+        (lambda found: found.update(rewards=torch.zeros(3, 2)), r"numbers of episodes .*'rewards': \(3,\)"),
+    ],
+)
+def test_tensors_of_something_else_are_one_sentence(change, said):
+    earlier = collect(string_envs(), tiny_lm(string_envs()), num_episodes=8, seed=0)
+    found = filled(earlier, torch.from_numpy(earlier.mask).float()).tensors()
+    change(found)
+    replay = Replay()
+    with pytest.raises(ValueError, match=f"replay must hold columns of episodes, .*{said}.*; restore the checkpoint"):
+        replay.load(found)
+    assert len(replay) == 0
 
 
 def test_a_rare_success_is_learnt_from_its_copies_alone():
