@@ -83,7 +83,7 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
     """Show an environment's page: what its task is, its settings, its spaces, and three solved problems.
 
     Args:
-        env_id: a registered id.
+        env_id: a registered id, or "module:Name-v0" of a file module.py of yours.
         env_kwargs: keyword arguments of the environment.
     """
     env: Any = make_env(env_id, env_kwargs, ours=True).unwrapped
@@ -98,7 +98,8 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
         known = vars(textenvs.anchors(rules))
         settings |= {name if name == "dumb_success" else f"{name}_return": known[name] for name in known}
     for name, value in settings.items():
-        console.print(f"  {name:24}{escape(str(value))}", soft_wrap=True)
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        console.print(f"  {name:24}{escape(shown)}", soft_wrap=True)
     console.print("problems:")
     for k in range(min(3, len(rules.task))):
         problem = rules.task[k]
@@ -110,7 +111,7 @@ def check(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
     """Check that an environment keeps the contract; name every clause that it breaks.
 
     Args:
-        env_id: any registered Gymnasium id with token actions; "module:Name-v0" imports the module first.
+        env_id: any registered Gymnasium id with token actions, or "module:Name-v0" of a file module.py of yours.
         env_kwargs: keyword arguments of the environment.
     """
     env = make_env(env_id, env_kwargs)
@@ -134,17 +135,19 @@ def play(
     """Play an environment yourself, or watch a policy play it.
 
     Args:
-        target: a registered id, or the directory of a trained run, whose policy then plays.
+        target: a registered id, "module:Name-v0" of a file module.py of yours, or the directory of a trained run,
+            whose policy then plays.
         env_kwargs: keyword arguments of the environment.
         policy: who chooses the tokens; "human" unless the target is a run.
         episodes: how many, at least 1.
         seed: of the first episode.
         color: what colours the tokens that a run's policy plays now, on held-out problems; numbers without a terminal.
     """
-    from agents.play import play_human, play_policy, play_run
-
     at_least_one("--episodes", episodes)
     not_negative("--seed", seed)
+
+    from agents.play import play_human, play_policy, play_run
+
     if Path(target).is_dir():
         if policy is not None:
             raise UsageError(f"--policy must be left out for a run directory, got {policy!r}; the run's policy plays")
@@ -176,7 +179,7 @@ def train(
     """Train a language model on an environment; everything it writes goes to the run directory.
 
     Args:
-        env_id: a registered id.
+        env_id: a registered id, or "module:Name-v0" of a file module.py of yours.
         run_dir: where checkpoints, metrics, samples and the learning curve go; must not hold a run yet.
         algorithm: which row of `agents.algorithms` to start from; the flags below change single coefficients.
         coefficients: of the algorithm.
@@ -192,12 +195,13 @@ def train(
         autocast: compute the language model in this type; what trains, and the probabilities, stay float32.
         resume: continue the run in the directory; starts at the beginning when there is none.
     """
+    at_least_one("--episodes", episodes)
+    make_env(env_id, env_kwargs, ours=model != "mlp")
+
     from agents.lora import LoraSettings
     from agents.train import TrainConfig
     from agents.train import train as run
 
-    at_least_one("--episodes", episodes)
-    make_env(env_id, env_kwargs, ours=model != "mlp")
     config = TrainConfig(
         env_id=env_id,
         env_kwargs=json_object(env_kwargs),
@@ -231,7 +235,7 @@ def sft(
     """Warm a language model up on given responses; `train --model RUN_DIR/final` then starts from it.
 
     Args:
-        env_id: a registered id, whose demonstrations are imitated.
+        env_id: a registered id, or "module:Name-v0" of a file module.py of yours; its demonstrations are imitated.
         run_dir: where metrics and the model go; must be new or empty.
         text_file: imitate its lines instead: prompt<TAB>response, plain text whose first token is the prompt, or JSON
             lines with "prompt" and "response" when its name ends in .jsonl.
@@ -243,10 +247,11 @@ def sft(
         patience: epochs without a new lowest held-out perplexity after which to stop, at least 1.
         seed: of scratch weights, the held-out tenth and the order.
     """
+    make_env(env_id, env_kwargs, ours=True)
+
     from agents.sft import SFTConfig, kept_epoch
     from agents.sft import sft as run
 
-    make_env(env_id, env_kwargs, ours=True)
     config = SFTConfig(
         env_id=env_id,
         env_kwargs=json_object(env_kwargs),

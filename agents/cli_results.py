@@ -50,11 +50,12 @@ def evaluate(
         samples: also write every sampled response to this file of JSON lines: id, prompt, response, value.
         json: print JSON instead of a table.
     """
-    from agents.evaluate import evaluate_run, result_table
-
     at_least_one("--episodes", episodes)
     not_negative("--seed", seed)
     kwargs = None if env_kwargs is None else json_object(env_kwargs)
+
+    from agents.evaluate import evaluate_run, result_table
+
     result = evaluate_run(
         Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, judge=judge, samples=samples
     )
@@ -68,15 +69,18 @@ def score(env_id: EnvId, /, *, input: Path, env_kwargs: EnvKwargs = "{}", json: 
     """Score saved responses again by a task's reward, as the environment would.
 
     Args:
-        env_id: a registered id.
+        env_id: a registered id, or "module:Name-v0" of a file module.py of yours.
         input: a file of JSON lines, each with "response" and its problem: "prompt", "references" and "metadata"; or a
             "prompt" of the task's own; or "problem_id", or "seed". What `evaluate --samples` writes is such a file.
         env_kwargs: keyword arguments of the environment.
         json: print a JSON line a response (id, value, parts, status, ...) instead of a table of means.
     """
+    if not input.is_file():
+        raise UsageError(f"--input must be a file of JSON lines, got {input}, where there is none; name another")
+    make_env(env_id, env_kwargs, ours=True)
+
     from agents.score import score_file, summary_table
 
-    make_env(env_id, env_kwargs, ours=True)
     scored = score_file(env_id, json_object(env_kwargs), input)
     if json:
         for row in scored:
@@ -135,7 +139,7 @@ def benchmark(
 
     Args:
         suite: a name (toy, text, checkers), a .json or .toml file, or ids with commas between them, each perhaps
-            followed by keyword arguments: 'textenvs/Copy-v0{"length": 4},textenvs/Sort-v0'.
+            followed by keyword arguments: 'textenvs/Copy-v0{"length": 4},mine:Own-v0', the last of a file mine.py.
         agents: with commas between them: reinforce, a2c, ppo, rloo, grpo (ours), sb3-ppo, sb3-a2c, sb3-dqn,
             maskable-ppo, qrdqn, ... (Stable-Baselines3's and sb3-contrib's), random, oracle, the path of an SB3 zip, or
             module:function, a function of one observation that returns an action.

@@ -100,6 +100,8 @@ class TrainConfig:
         Raises:
             KeyError, TypeError, ValueError: for settings that are none.
         """
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"settings must be an object, got {type(settings).__name__}")
         lora = settings.get("lora")
         algorithm = Algorithm(**settings["algorithm"])
         return cls(**{**settings, "algorithm": algorithm, "lora": None if lora is None else LoraSettings(**lora)})
@@ -332,11 +334,22 @@ def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
         return
     if not resume:
         raise ValueError(f"run_dir must be new, got {run_dir}, which holds a run; pass --resume or name another")
-    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-    changed = [name for name in now if name not in _FREE_ON_RESUME and before.get(name) != now[name]]
+    try:
+        # Read as a configuration: what nobody could set when the run began is what it is by default, off.
+        before = TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
+    old, new = _settings(before), _settings(config)
+    changed = [name for name in new if name not in _FREE_ON_RESUME and old.get(name) != new[name]]
     if changed:
-        differences = "; ".join(f"{name} {before.get(name)} -> {now[name]}" for name in changed)
+        differences = "; ".join(f"{name} {old.get(name)} -> {new[name]}" for name in changed)
         raise ValueError(f"settings must be those of the run in {run_dir}, got {differences}; change them back")
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Return every setting as JSON has it, the algorithm's one by one."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config), default=repr))
+    return settings | {f"algorithm.{name}": value for name, value in settings.pop("algorithm").items()}
 
 
 def _resume(

@@ -206,6 +206,10 @@ def test_scores_on_training_problems_say_so(tmp_path: Path, inline: list[Any]) -
     said = f"{env_id} has no held-out problems: its scores are of the problems that were trained on"
     assert said in notes(summary)
     assert said in markdown(summary)
+    assert "sampled policy on held-out problems." in notes(summarise(rows))[0]
+    assert "sampled policy on problems as below." in notes(summary)[0]
+    alone = summarise({key: rows[key] | {"split": "train"}})
+    assert "sampled policy on training problems." in notes(alone)[0]
     assert benchmark_data._marks(summary, rows) == [said]
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import zipfile
+from html import unescape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarked import COPY, run
+from markdown_it import MarkdownIt
 from report_runs import benchmark_row, write_benchmark
 
 from agents.benchmark import picture, read_results
@@ -145,6 +148,33 @@ def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (legend,) = figures[0].legends
     assert len(legend.get_texts()) == len(names)
     assert not any("\x1b" in entry.get_text() for entry in legend.get_texts())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<img src=x>",
+        "[a](http://x)",
+        "![a](http://x)",
+        "*a*b*",
+        "`a`",
+        "a|b",
+        "\\<b>\\[a](b)",
+        "<http://x>",
+        "&lt;b&gt;",
+    ],
+)
+def test_markdown_shows_a_name_as_text(name: str, tmp_path: Path) -> None:
+    """In the table, and beside it: a row of two commits, of which one is the name, has a note."""
+    rows = [benchmark_row(name, "textenvs/Copy-v0", seed, 0.5, commit=[name, "b"][seed]) for seed in range(2)]
+    summary = summarise(read_results(write_benchmark(tmp_path / "out", rows))[0])
+    html = MarkdownIt("commonmark").enable("table").render(markdown(summary))
+    assert {tag.split()[0] for tag in re.findall("<(/?[^>]+)>", html)} <= {
+        f"{end}{tag}" for end in ("", "/") for tag in ("table", "thead", "tbody", "tr", "th", "td", "p")
+    }
+    cell = html.partition("<tbody>")[2].partition("<td>")[2].partition("</td>")[0]
+    assert unescape(cell) == name
+    assert f"commit {name};" in unescape(html)
 
 
 def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Times are measured by benchmarks/env_batch.py and benchmarks/env_growth.py; thes
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -236,3 +237,29 @@ def test_starting_loads_no_library_that_it_does_not_use(code: str, wanted: str) 
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert set(result.stdout.split()) <= set(wanted.split())
     assert ("tokenizers" in result.stdout) == ("tokenizers" in wanted)
+
+
+def test_what_is_asked_wrongly_is_refused_before_torch_is_loaded() -> None:
+    """Which takes seconds, and longer where the disk is cold."""
+    wrong = [
+        ["train", "textenvs/Copi-v0", "--run-dir", "run"],
+        ["train", "textenvs/Copy-v0", "--run-dir", "run", "--episodes", "0"],
+        ["sft", "textenvs/Copi-v0", "--run-dir", "run"],
+        ["play", "textenvs/Copy-v0", "--episodes", "0"],
+        ["evaluate", "run", "--episodes", "0"],
+        ["score", "textenvs/Copy-v0", "--input", "nowhere.jsonl"],
+    ]
+    code = (
+        "import contextlib, json, sys\nfrom agents.cli import main\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    with contextlib.suppress(SystemExit):\n        main(arguments)\n"
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, json.dumps(wrong)], capture_output=True, text=True, check=True)
+    said = result.stderr.splitlines()
+    assert len(said) == len(wrong)
+    assert said[0].endswith(
+        "; did you mean 'textenvs/Copy-v0'? `textenvs list` prints all; one of your own is 'module:Name-v0'"
+    )
+    assert said[-1].startswith("textenvs: --input must be a file of JSON lines, got nowhere.jsonl")
+    assert result.stdout == "False\n"

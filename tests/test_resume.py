@@ -1,5 +1,6 @@
 """Resume: stopped and killed runs end with the bits of one that never stopped, whatever the global generators hold."""
 
+import dataclasses
 import json
 import random
 import re
@@ -71,6 +72,26 @@ def test_a_start_that_changed_since_is_refused(tmp_path):
     tiny_lm(string_envs(), seed=1).save(model)
     with pytest.raises(ValueError, match=r"model must be what the run in .*started from, got changed weights"):
         train(config, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_and_another_value_of_it_is_refused(tmp_path):
+    run_dir = train(CONFIG, tmp_path / "run", quiet=True)
+    path = run_dir / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["autocast"], settings["algorithm"]["imitation_coef"], settings["algorithm"]["fit_value_bias"]
+    path.write_text(json.dumps(settings))
+    train(CONFIG, run_dir, quiet=True, resume=True)
+    later = dataclasses.replace(CONFIG.algorithm, imitation_coef=0.5, learning_rate=1e-4)
+    refused = r"got algorithm\.imitation_coef 0\.0 -> 0\.5; algorithm\.learning_rate 0\.001 -> 0\.0001; change them"
+    with pytest.raises(ValueError, match=refused):
+        train(dataclasses.replace(CONFIG, algorithm=later), run_dir, quiet=True, resume=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"env_id": 1, "algorithm": {"speed": 2}}', "[" * 100_000])
+def test_a_config_that_train_did_not_write_is_refused_by_its_name(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json in .* must be what train wrote, got .*; restore it"):
+        train(CONFIG, tmp_path, quiet=True, resume=True)
 
 
 def test_every_test_that_the_page_names_exists():

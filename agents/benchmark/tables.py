@@ -6,6 +6,7 @@ docs/benchmark.md says how to read them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
@@ -223,9 +224,12 @@ def training_scores(summary: Summary) -> list[str]:
 
 def notes(summary: Summary) -> list[str]:
     """What must stand beside the main table."""
+    without = len(summary["without_heldout"])
+    ids = {env["id"] for env in summary["envs"].values()}
+    where = "held-out problems" if not without else "training problems" if without == len(ids) else "problems as below"
     said = [
         f"Budget of a job: {summary['budget_episodes']:,} episodes or {summary['budget_seconds']:g} s of CPU time, "
-        "whichever is first. Score: 0 random, 1 optimal, of the sampled policy on held-out problems. "
+        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on {where}. "
         "k of n: runs whose last 128 training episodes reached 95 % of the way; then the median episodes and seconds "
         "of CPU time (one thread), runs that did not get there counted as later.",
     ]
@@ -268,9 +272,14 @@ def tables(summary: Summary) -> list[Table | str]:
 def markdown(summary: Summary) -> str:
     """The main table in Markdown, with its notes."""
     header, lines = cells(summary)
-    rows = [header, ["---"] * len(header), *lines]
-    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    return "\n\n".join([text, "\n".join(notes(summary))]) + "\n"
+    rows = [[*map(_as_text, header)], ["---"] * len(header), *([_as_text(name), *rest] for name, *rest in lines)]
+    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return "\n\n".join([text, "\n".join(map(_as_text, notes(summary)))]) + "\n"
+
+
+def _as_text(said: str) -> str:
+    """Escape what Markdown would take for code, links, emphasis or HTML in what a user or a file named."""
+    return re.sub(r"([`*<|&]|\[(?!\d)|\\(?=[!-/:-@\[-`{-~]))", r"\\\1", said)
 
 
 def _title(env: str, envs: Mapping[str, Any]) -> str:
