@@ -1,6 +1,6 @@
-"""A forward of GPT-2 and Llama models for sampling: their modules' own weights and numbers, none of their Python.
+"""A forward of GPT-2 and Llama models: their modules' own weights and numbers, none of their Python.
 
-A small model spends most of a sampling step in Python, module by module. `find_forward` gives plain functions of
+A small model spends most of a step in Python, module by module. `find_forward` gives plain functions of
 tensors for a trunk whose every part is what it was made as, and None for any other, whose own forward then runs:
 adapters, replaced modules or forwards, hooks, other families, scaled rotary positions, training mode, autocast, weights
 that are not float32 on the CPU. Sums are taken in another order, so results agree to float32 rounding.
@@ -8,7 +8,7 @@ that are not float32 on the CPU. Sums are taken in another order, so results agr
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,44 @@ from agents.cache import Address, SlotCache
 from agents.kernels import HAS_ONEDNN, attend_one, linear, spread
 
 
-class Attention:
-    """Attention of the tokens of one forward, (M, ...) one after another, over all that their rows have seen.
+class Attention(Protocol):
+    """Attention of the tokens of one forward, (M, ...) one after another. Of the last layer not all are of use."""
+
+    def keep(self, x: Tensor) -> Tensor:
+        """Return those of tokens (M, ...) that are of use behind the last layer's attention."""
+        ...
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
+        """Return what queries (M, heads x size) find among keys and values (M, key heads x size), in layer's turn.
+
+        Like the queries; of the last layer, of the kept tokens only.
+        """
+        ...
+
+
+class CausalAttention:
+    """Attention of n whole sequences of w tokens each: every token sees itself and what is before it."""
+
+    def __init__(self, num_layers: int, shape: tuple[int, ...], kept: Tensor) -> None:
+        """Take the shape (n, w), and an index of those of the n x w tokens that are of use at the end."""
+        self.last, self.shape, self.kept = num_layers - 1, shape, kept
+
+    def keep(self, x: Tensor) -> Tensor:
+        """See `Attention`."""
+        return x.index_select(0, self.kept)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
+        """See `Attention`."""
+        q, k, v = (x.view(*self.shape, -1, size).transpose(1, 2) for x in (query, key, value))
+        found = nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] > k.shape[1]
+        )
+        found = found.transpose(1, 2).reshape(query.shape)
+        return found if layer < self.last else self.keep(found)
+
+
+class CachedAttention:
+    """Attention of one or a few new tokens a row over all that the rows have seen.
 
     The tokens come in one or two parts: what comes before the last new tokens of some rows, and the last of all rows.
     """
@@ -34,11 +70,12 @@ class Attention:
         self.layers, self.parts = cache.layers, parts
         self.bias: Tensor | None = None  # the last part's mask in the shape of its scores
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
-        """Write keys and values (M, key heads x size) and return what the queries (M, heads x size) find, alike.
+    def keep(self, x: Tensor) -> Tensor:
+        """See `Attention`."""
+        return x[-len(self.parts[-1][0].written) :]  # one token a row
 
-        Of the last layer only the n last tokens' outcome (n, heads x size) is of use, and returned.
-        """
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
+        """Write the keys and values, and see `Attention`."""
         found, start = [], 0
         for address, mask in self.parts:
             n, width = address.written.shape
@@ -63,7 +100,7 @@ class Attention:
 
 _Kinds = dict[type, tuple[int, int]]
 _Map = Callable[[Tensor], Tensor]  # of the last axis, by a layer
-Forward = Callable[[Tensor, Tensor, Attention], Tensor]  # tokens and positions (M,): the last's hidden states (n, d)
+Forward = Callable[[Tensor, Tensor, Attention], Tensor]  # tokens and positions (M,): hidden states of those kept
 
 
 def find_forward(model: PreTrainedModel) -> Forward | None:
@@ -105,7 +142,7 @@ def _gpt2(trunk: Any) -> Forward:
             # One copy for the three, each in one piece then.
             query, key, value = into(norm_1(x)).view(len(x), 3, -1).transpose(0, 1).contiguous().unbind()
             found = attend(i, query, key, value, size=size, scaling=scaling)
-            x = out(found).add_(x[-len(found) :])
+            x = out(found).add_(x if i < len(layers) - 1 else attend.keep(x))
             x = down(up(norm_2(x))).add_(x)
         return last_norm(x)
 
@@ -132,9 +169,9 @@ def _llama(trunk: Any) -> Forward:
             query, key, value = (linear(y) for linear in into)
             query, key = (_rotate(z.view(len(z), -1, size), cos, sin).view(z.shape) for z in (query, key))
             found = attend(i, query, key, value, size=size, scaling=scaling)
-            x = out(found).add_(x[-len(found) :])
+            x = out(found).add_(x if i < len(layers) - 1 else attend.keep(x))
             y = norm_2(x)
-            x = down(gate(y).mul_(up(y))).add_(x)
+            x = down(gate(y) * up(y)).add_(x)
         return last_norm(x)
 
     return forward

@@ -74,11 +74,15 @@ def _conv1d(layer: Any, x: Tensor) -> Tensor:
 
 
 def _gelu(layer: Any, x: Tensor) -> Tensor:
+    return gelu(x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Return GELU of x (...), by tanh; of a large one by the formula of `_gelu_and_slope`."""
     # A frozen model takes the way of one that learns: where they are equal, so are their results.
     least = _MIN_GELUS_WITH_GRADIENT if torch.is_grad_enabled() else _MIN_GELUS
     if x.numel() < least or x.dtype != torch.float32:
-        out: Tensor = GELUTanh.forward(layer, x)
-        return out
+        return nn.functional.gelu(x, approximate="tanh")
     if torch.is_grad_enabled() and x.requires_grad:
         return _Gelu.apply(x)  # type: ignore[no-untyped-call, no-any-return]
     return _gelu_and_slope(x, slope=None)
@@ -115,8 +119,13 @@ def has_kernel(num_products: int) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
     """Return the activation, "gelu" (by tanh) or "silu", of x (..., in) times weight (out, in) transposed, plus bias.
 
-    For float32 on the CPU and without gradients; oneDNN computes the activation in the same pass.
+    For float32 on the CPU; without gradients oneDNN computes the activation in the same pass.
     """
+    if torch.is_grad_enabled():
+        y = _product(x, weight, bias)
+        if activation == "gelu":
+            return gelu(y)
+        return nn.functional.silu(y) if activation else y
     if has_kernel(x.numel() * weight.shape[0]):
         return _onednn(x, weight, bias, _FUSED[activation])
     y = nn.functional.linear(x, weight, bias)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from agents.checkpoint import parameter_hash
+from agents.forward import CausalAttention, find_forward
 from agents.gguf import convert_gguf
 from agents.kernels import Kernels, has_kernel
 from agents.lora import (
@@ -316,13 +317,8 @@ class LMPolicy(nn.Module):
         # Right-padded: with a causal mask no token sees the padding, so positions 0, 1, ... need no mask at all.
         slots = np.minimum(first[:, None] + np.arange(width), observed.shape[1] - 1)
         tokens = np.take_along_axis(observed, slots, 1)
-        with self.kernels(), self._autocast():
-            hidden = self.model.base_model(
-                input_ids=torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device),
-                position_ids=torch.arange(width, device=self.device)[None],
-                use_cache=False,
-            ).last_hidden_state.float()
-        hidden = hidden[torch.from_numpy(row), torch.from_numpy(before)]
+        inputs = torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device)
+        hidden = self._hidden(inputs, torch.from_numpy(row * width + before).to(self.device))
         actions = torch.from_numpy(rollout.actions[rows][row, t]).to(self.device)
         legal = None if rollout.legal is None else torch.from_numpy(rollout.legal[rows][row, t]).to(self.device)
         log_probs, entropies = self._score(hidden, actions, legal)
@@ -330,6 +326,21 @@ class LMPolicy(nn.Module):
         zeros = torch.zeros(mask.shape, device=self.device)
         scattered = (zeros.index_put(index, x) for x in (log_probs, self._values(hidden), entropies))
         return tuple(scattered)  # type: ignore[return-value]
+
+    def _hidden(self, tokens: Tensor, kept: Tensor) -> Tensor:
+        """Return the hidden states (M, d) of the kept of n sequences' tokens (n, w), an index of n x w."""
+        positions = torch.arange(tokens.shape[1], device=self.device)[None]
+        with self._autocast():
+            # Llama's norms round otherwise there, and an adapter must start as its base does, bit for bit.
+            forward = find_forward(self.model) if self.model.config.model_type == "gpt2" else None
+            if forward is not None:
+                attention = CausalAttention(self.model.config.num_hidden_layers, tokens.shape, kept)
+                return forward(tokens.flatten(), positions.expand(tokens.shape).flatten(), attention)
+            with self.kernels():
+                hidden: Tensor = self.model.base_model(
+                    input_ids=tokens, position_ids=positions, use_cache=False
+                ).last_hidden_state
+        return hidden.flatten(0, 1).index_select(0, kept).float()
 
     def _autocast(self) -> AbstractContextManager[None]:
         if self.autocast is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from agents.cache import Address, SlotCache
-from agents.forward import Attention, Forward, find_forward
+from agents.forward import CachedAttention, Forward, find_forward
 from agents.kernels import Kernels
 
 _Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # (n,) rows, first positions, numbers of tokens
@@ -94,7 +94,7 @@ class Sampler:
     def _own_forward(self, forward: Forward, observations: NDArray[Any], parts: list[_Part]) -> Tensor:
         """Feed all parts at once; return the hidden states (n, d) of the last, of one token a row."""
         opened = [self._open(observations, part) for part in parts]
-        attention = Attention(self.cache, [(address, mask) for _, _, mask, address in opened])
+        attention = CachedAttention(self.cache, [(address, mask) for _, _, mask, address in opened])
         tokens, positions = ([x.flatten() for x in xs] for xs in list(zip(*opened, strict=True))[:2])
         if len(parts) == 1:
             return forward(tokens[0], positions[0], attention)

@@ -12,10 +12,12 @@ from torch import nn
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
+import agents.forward
 import agents.sampler
 from agents import kernels
 from agents.cache import SlotCache
-from agents.forward import Attention, find_forward
+from agents.forward import CachedAttention, find_forward
+from agents.lm import LMPolicy
 from agents.lora import LoraSettings, inject_adapter
 from agents.rollout import collect, episode_rng
 from agents.sampler import Sampler
@@ -64,6 +66,51 @@ def test_hidden_states_are_the_models_own(architecture, settings, smallest_onedn
                 expected = model.base_model(tokens[None]).last_hidden_state[0, -1]
                 torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=2e-5)
     assert sampler.forward is not None
+
+
+def evaluated(policy, rollout, rows=slice(None)):
+    """What `evaluate` gives, and the gradients of sums of it with weights of their own."""
+    policy.zero_grad()
+    scores = policy.evaluate(rollout, np.arange(len(rollout))[rows])
+    weights = torch.linspace(-1, 1, 3 * scores[0].numel()).view(3, *scores[0].shape)
+    (torch.stack(scores) * weights).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in policy.named_parameters()}
+    return [score.detach() for score in scores], gradients
+
+
+@pytest.mark.parametrize(("settings", "smallest"), [(settings, 2**22) for _, settings in MODELS[:3]] + [({}, 0)])
+def test_an_updates_numbers_and_gradients_are_the_models_own(settings, smallest, monkeypatch):
+    """Ragged prompts and responses; a hook makes the model run itself."""
+    for name in ("_MIN_PRODUCTS", "_MIN_PRODUCTS_WITH_GRADIENT", "_MIN_GELUS", "_MIN_GELUS_WITH_GRADIENT"):
+        monkeypatch.setattr(kernels, name, smallest)
+    envs = ragged_envs(4)
+    policy = LMPolicy(made("gpt2", settings), envs.metadata["textgen"])
+    nn.init.normal_(policy.value_head.weight)
+    rollout = collect(envs, policy, num_episodes=12, seed=0)
+    scores, gradients = evaluated(policy, rollout)
+    policy.model.base_model.register_forward_pre_hook(lambda *_: None)
+    expected, expected_gradients = evaluated(policy, rollout)
+    for score, other in zip(scores, expected, strict=True):
+        torch.testing.assert_close(score, other, atol=2e-5, rtol=2e-5)
+    for name, gradient in gradients.items():
+        scale = expected_gradients[name].abs().max()
+        assert scale > 0
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=2e-5 * float(scale), rtol=1e-4, msg=name)
+
+
+def test_an_update_runs_no_module_and_takes_what_chose_no_token_no_further_than_attention(monkeypatch):
+    envs = ragged_envs(4)
+    policy = tiny_lm(envs)
+    rollout = collect(envs, policy, num_episodes=12, seed=0)
+    called, rows, call, product = [], [], nn.Module.__call__, agents.forward.linear
+    monkeypatch.setattr(nn.Module, "__call__", lambda self, *a, **k: called.append(self) or call(self, *a, **k))
+    monkeypatch.setattr(agents.forward, "linear", lambda x, *a: rows.append(len(x)) or product(x, *a))
+    policy.evaluate(rollout, np.arange(12))
+    assert set(called) == {policy.model.lm_head, policy.value_head}
+    first = (rollout.observations != PAD).argmax(1)
+    width = (rollout.positions - first[:, None])[rollout.mask].max()
+    # Two layers: what attends to, what that gives, two for the MLP.
+    assert rows == [12 * width] * 5 + [rollout.mask.sum()] * 3
 
 
 def hooked(model):
@@ -183,9 +230,14 @@ def test_a_step_is_one_forward_without_modules_and_feeds_every_token_once(archit
     envs = ragged_envs(5)
     policy = tiny_lm(envs, architecture)
     called, fed, acted = [], [], []
-    run, call, act, open_ = Attention.__init__, nn.Module.__call__, type(policy).act, agents.sampler.SlotCache.open
+    run, call, act, open_ = (
+        CachedAttention.__init__,
+        nn.Module.__call__,
+        type(policy).act,
+        agents.sampler.SlotCache.open,
+    )
     monkeypatch.setattr(nn.Module, "__call__", lambda self, *a, **k: called.append(self) or call(self, *a, **k))
-    monkeypatch.setattr(Attention, "__init__", lambda *a: fed.append(0) or run(*a))
+    monkeypatch.setattr(CachedAttention, "__init__", lambda *a: fed.append(0) or run(*a))
     monkeypatch.setattr(type(policy), "act", lambda *a, **k: acted.append(0) or act(*a, **k))
     opened = []
     monkeypatch.setattr(agents.sampler.SlotCache, "open", lambda *a: opened.append(int(a[3].sum())) or open_(*a))
