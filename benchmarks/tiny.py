@@ -35,15 +35,15 @@ WARM_UP_SEED = 99
 #: Of our PPO, beside the row of `ALGORITHMS`.
 SETTINGS: dict[str, Any] = {
     "episodes_per_update": 32,
-    "num_epochs": 6,
-    "num_minibatches": 2,
+    "num_epochs": 7,
+    "num_minibatches": 1,
     "gamma": 0.0,
     "baseline": "none",  # tokens that earn nothing then move nothing; a critic of few episodes is noise on them
     "normalize": "none",  # with it, symbols are settled on a wrong answer before the right one was tried
-    "clip_range": 0.3,
+    "clip_range": 0.5,
     "entropy_coef": 0.01,
-    "imitation_coef": 0.7,  # a token once rewarded is right for ever
-    "imitated_episodes": 64,
+    "imitation_coef": 0.5,  # a token once rewarded is right for ever
+    "imitated_episodes": 16,
     "model_kwargs": {"num_layers": 1, "hidden_size": 128, "num_heads": 2, "init_std": 0.06},
 }
 _WIDE = {"policy_kwargs": {"net_arch": [128, 128], "features_extractor_kwargs": {"embedding_dim": 64}}}
@@ -57,7 +57,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "a2c": {"gamma": 0.0},
 }
 #: The learning rate of ours falls to 0 within these, which are also all it gets.
-NUM_OWN_EPISODES = 800
+NUM_OWN_EPISODES = 1_200
 NUM_EPISODES = 5_000  # after which one of the others has not reached it
 
 Result = tuple[float, float]  # episodes and seconds, infinite where not reached
