@@ -14,7 +14,7 @@ backward): 6N a token, N being the weights multiplied per token (Kaplan et al. 2
 for the rows that choose a token only and without the embedding table. Attention's 12 L d S a token, which PaLM's count
 adds (arXiv:2204.02311, appendix B; printed beside), normalization, activation, optimizer and the check of sanity take
 time and count nothing; nor is there padding. The limit is bare products, forward and both backward ones, of the very
-shapes of one minibatch, as a hook saw them in the update: each by MKL (`torch.mm`) or oneDNN, whichever is quicker for
+shapes of one minibatch, as they were seen in the update: each by MKL (`torch.mm`) or oneDNN, whichever is quicker for
 it, and each again and again on the same operands, which stay in the processor's cache as those of an update cannot.
 """
 
@@ -45,6 +45,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+import agents.forward
 import textenvs
 from agents.algorithms import ALGORITHMS, Algorithm
 from agents.kernels import keep_freed_memory
@@ -208,10 +209,20 @@ def linear_maps(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm) -> Cou
     def note(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
         seen[given[0].numel() // given[0].shape[-1], given[0].shape[-1], result.shape[-1]] += 1
 
-    linear = [module for module in policy.modules() if isinstance(module, nn.Linear | Conv1D)]
+    def noted(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        result = product(x, weight, *rest)
+        note(policy, (x,), result)
+        return result
+
+    # GPT-2 runs without its modules; under a hook it would run with them, and more rows through its last layer.
+    alone = set(policy.model.base_model.modules()) if policy.model.config.model_type == "gpt2" else set()
+    linear = [module for module in policy.modules() if isinstance(module, nn.Linear | Conv1D) and module not in alone]
     hooks = [module.register_forward_hook(note) for module in linear]
     rows = minibatches(len(rollout), algorithm.num_minibatches, seed=0, update=0, epoch=0)[0]
+    product = agents.forward.linear
+    agents.forward.linear = noted
     accumulate_gradients(policy, make_batch(rollout, algorithm), rows, algorithm)
+    agents.forward.linear = product
     for hook in hooks:
         hook.remove()
     return seen
