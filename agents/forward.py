@@ -24,7 +24,7 @@ from agents.kernels import HAS_ONEDNN, attend_one, linear, spread
 
 
 class Attention(Protocol):
-    """Attention of the tokens of one forward, (M, ...) one after another. Of the last layer not all are of use."""
+    """Attention of the tokens of one forward, (M, ...) one after another."""
 
     def keep(self, x: Tensor) -> Tensor:
         """Return those of tokens (M, ...) that are of use behind the last layer's attention."""
@@ -39,7 +39,10 @@ class Attention(Protocol):
 
 
 class CausalAttention:
-    """Attention of n whole sequences of w tokens each: every token sees itself and what is before it."""
+    """Attention of n whole sequences of w tokens each: every token sees itself and what is before it.
+
+    For models with as many key heads as heads.
+    """
 
     def __init__(self, num_layers: int, shape: tuple[int, ...], kept: Tensor) -> None:
         """Take the shape (n, w), and an index of those of the n x w tokens that are of use at the end."""
@@ -52,9 +55,7 @@ class CausalAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
         """See `Attention`."""
         q, k, v = (x.view(*self.shape, -1, size).transpose(1, 2) for x in (query, key, value))
-        found = nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] > k.shape[1]
-        )
+        found = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
         found = found.transpose(1, 2).reshape(query.shape)
         return found if layer < self.last else self.keep(found)
 
