@@ -75,8 +75,8 @@ def score(env_id: EnvId, /, *, input: Path, env_kwargs: EnvKwargs = "{}", json: 
         env_kwargs: keyword arguments of the environment.
         json: print a JSON line a response (id, value, parts, status, ...) instead of a table of means.
     """
-    if not input.is_file():
-        raise UsageError(f"--input must be a file of JSON lines, got {input}, where there is none; name another")
+    if not input.exists():
+        raise UsageError(f"--input must be a file of JSON lines, got {input}, which does not exist; name another")
     make_env(env_id, env_kwargs, ours=True)
 
     from agents.score import score_file, summary_table
