@@ -150,7 +150,10 @@ class Algorithm:
 
 def _check_range(name: str, value: object) -> None:
     """Raise a ValueError for a value outside the range of its coefficient."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
     if name in _CHOICES:
         _require(value in _CHOICES[name], name, f"one of {', '.join(_CHOICES[name])}", value)
     elif name in _SWITCHES:

@@ -99,6 +99,7 @@ class CachedAttention:
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _Kinds = dict[type, tuple[int, int]]
 _Map = Callable[[Tensor], Tensor]  # of the last axis, by a layer
 Forward = Callable[[Tensor, Tensor, Attention], Tensor]  # tokens and positions (M,): hidden states of those kept
@@ -112,7 +113,7 @@ def find_forward(model: PreTrainedModel) -> Forward | None:
     trunk: Any = model.base_model
     if type(trunk) not in _FAMILIES or not HAS_ONEDNN or torch.is_autocast_enabled("cpu"):
         return None
-    if all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks:
+    if any(getattr(all_modules, f"_global{hooks}") for hooks in _HOOKS):
         return None
     make, kinds = _FAMILIES[type(trunk)]
     modules = list(trunk.modules())
@@ -120,7 +121,7 @@ def find_forward(model: PreTrainedModel) -> Forward | None:
     rotary = getattr(trunk, "rotary_emb", None)
     as_made = (
         Counter(map(type, modules)) in [{kind: a + b * num_layers for kind, (a, b) in x.items()} for x in kinds]
-        and not any(m.training or m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
+        and not any(m.training or any(map(vars(m).get, _HOOKS)) or "forward" in vars(m) for m in modules)
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in trunk.parameters())
         and model.config._attn_implementation in ("sdpa", "eager")
         and (rotary is None or rotary.rope_type == "default")

@@ -331,7 +331,7 @@ class LMPolicy(nn.Module):
         """Return the hidden states (M, d) of the kept of n sequences' tokens (n, w), an index of n x w."""
         positions = torch.arange(tokens.shape[1], device=self.device)[None]
         with self._autocast():
-            # Not of Llama, whose norms round otherwise there: an adapter, below which modules run, starts as its base.
+            # Not of Llama, whose norms and rotations round otherwise there than in the modules below an adapter.
             forward = find_forward(self.model) if self.model.config.model_type == "gpt2" else None
             if forward is not None:
                 attention = CausalAttention(self.model.config.num_hidden_layers, tokens.shape, kept)

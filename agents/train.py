@@ -336,10 +336,10 @@ def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
         raise ValueError(f"run_dir must be new, got {run_dir}, which holds a run; pass --resume or name another")
     try:
         # Read as a configuration: what nobody could set when the run began is what it is by default, off.
-        before = TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+        old = _settings(TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8"))))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"config.json in {run_dir} must be what train wrote, got {error}; restore it") from None
-    old, new = _settings(before), _settings(config)
+    new = _settings(config)
     changed = [name for name in new if name not in _FREE_ON_RESUME and old.get(name) != new[name]]
     if changed:
         differences = "; ".join(f"{name} {old.get(name)} -> {new[name]}" for name in changed)

@@ -70,7 +70,7 @@ MUTANTS = (
            "torch.embedding(places, positions.sort().values)", _SAME),
     Mutant("own forward: keys turned, queries not", _FORWARD, "for z in (query, key))", "for z in (key, key))", _SAME),
     Mutant("own forward: kept for a model that has got a hook", _FORWARD,
-           "m._forward_hooks or m._forward_pre_hooks or ", "",
+           "any(map(vars(m).get, _HOOKS)) or ", "",
            "test_forward.py::test_a_model_that_computes_something_else_runs_itself"),
     Mutant("positions begin at 1 in the update", _LM, "torch.arange(tokens.shape[1], device=self.device)[None]",
            "torch.arange(1, tokens.shape[1] + 1, device=self.device)[None]", _SAME),

@@ -200,7 +200,7 @@ def test_scores_on_training_problems_say_so(tmp_path: Path, inline: list[Any]) -
     """As of a task of one's own, whose problems are all of one split."""
     rows, _ = run_benchmark(TINY, ["random"], [0], tmp_path / "out", quiet=True)
     assert summarise(rows)["without_heldout"] == []
-    key = next(iter(rows))
+    key, other, *_ = rows
     summary = summarise({**rows, key: rows[key] | {"split": "train"}})
     env_id = rows[key]["env_id"]
     said = f"{env_id} has no held-out problems: its scores are of the problems that were trained on"
@@ -208,8 +208,11 @@ def test_scores_on_training_problems_say_so(tmp_path: Path, inline: list[Any]) -
     assert said in markdown(summary)
     assert "sampled policy on held-out problems." in notes(summarise(rows))[0]
     assert "sampled policy on problems as below." in notes(summary)[0]
-    alone = summarise({key: rows[key] | {"split": "train"}})
+    alone = summarise({key: rows[key] | {"split": "train"}, other: rows[other] | {"status": "failed", "split": None}})
     assert "sampled policy on training problems." in notes(alone)[0]
+    # One id with and without held-out problems.
+    same = {k: row | {"env_id": env_id, "split": "train" if k == key else "heldout"} for k, row in rows.items()}
+    assert "sampled policy on problems as below." in notes(summarise(same))[0]
     assert benchmark_data._marks(summary, rows) == [said]
 
 

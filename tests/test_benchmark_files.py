@@ -150,25 +150,36 @@ def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not any("\x1b" in entry.get_text() for entry in legend.get_texts())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "<img src=x>",
-        "[a](http://x)",
-        "![a](http://x)",
-        "*a*b*",
-        "`a`",
-        "a|b",
-        "\\<b>\\[a](b)",
-        "<http://x>",
-        "&lt;b&gt;",
-    ],
-)
+NAMES = [
+    "<img src=x>",
+    "[a](http://x)",
+    "![a](http://x)",
+    "*a*b*",
+    "`a`",
+    "a|b",
+    "\\<b>\\[a](b)",
+    "<http://x>",
+    "&lt;b&gt;",
+]
+NAMES += [
+    "[1](http://x)",
+    "![1](http://x)",
+    "\\[1](x)",
+    "_a_",
+    "mine:_agent_",
+    "mine:__init__",
+    "~~a~~",
+    "_a_:b",
+    "[a]",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_markdown_shows_a_name_as_text(name: str, tmp_path: Path) -> None:
     """In the table, and beside it: a row of two commits, of which one is the name, has a note."""
     rows = [benchmark_row(name, "textenvs/Copy-v0", seed, 0.5, commit=[name, "b"][seed]) for seed in range(2)]
     summary = summarise(read_results(write_benchmark(tmp_path / "out", rows))[0])
-    html = MarkdownIt("commonmark").enable("table").render(markdown(summary))
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown(summary))
     assert {tag.split()[0] for tag in re.findall("<(/?[^>]+)>", html)} <= {
         f"{end}{tag}" for end in ("", "/") for tag in ("table", "thead", "tbody", "tr", "th", "td", "p")
     }

@@ -121,6 +121,14 @@ def pre_hooked(model):
     model.transformer.register_forward_pre_hook(lambda *_: None)
 
 
+def backward_hooked(model):
+    model.transformer.h[1].mlp.register_full_backward_hook(lambda *_: None)
+
+
+def backward_pre_hooked(model):
+    model.transformer.h[0].attn.register_full_backward_pre_hook(lambda *_: None)
+
+
 def own_forward(model):
     model.transformer.h[0].attn.forward = lambda *args, **kwargs: None
 
@@ -152,7 +160,14 @@ def other_attention(model):
 
 
 SPOILERS = [hooked, pre_hooked, own_forward, other_activation, other_class, mixed_activations, adapter, one_layer_less]
-SPOILERS += [other_attention, lambda m: m.train(), lambda m: m.double(), lambda m: m.transformer.wpe.bfloat16()]
+SPOILERS += [
+    backward_hooked,
+    backward_pre_hooked,
+    other_attention,
+    lambda m: m.train(),
+    lambda m: m.double(),
+    lambda m: m.transformer.wpe.bfloat16(),
+]
 
 
 @pytest.mark.parametrize("spoil", SPOILERS)
@@ -179,10 +194,10 @@ def test_other_settings_and_families_run_themselves(architecture, settings):
     assert find_forward(made(architecture, settings)) is None
 
 
-@pytest.mark.parametrize("hook", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+@pytest.mark.parametrize("hook", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
 def test_under_a_hook_of_all_modules_the_model_runs_itself(hook):
     model = made(*GPT2)
-    handle = getattr(torch.nn.modules.module, hook)(lambda *_: None)
+    handle = getattr(torch.nn.modules.module, f"register_module_{hook}")(lambda *_: None)
     try:
         assert find_forward(model) is None
     finally:

@@ -10,6 +10,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -180,6 +181,10 @@ def test_an_example_that_does_not_end_is_stopped_with_all_it_started(
     with pytest.raises(RuntimeError, match=r"must end within 3 s, got no end; run examples/endless\.py by itself"):
         interop.run("endless")
     status = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    for _ in range(100):  # the system takes a moment to carry out a kill
+        if not status.exists() or status.read_text().split()[2] in "ZX":
+            break
+        time.sleep(0.1)
     assert not status.exists() or status.read_text().split()[2] in "ZX"  # gone, or waiting to be buried
 
 

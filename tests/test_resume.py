@@ -87,7 +87,12 @@ def test_a_run_from_before_a_setting_existed_goes_on_and_another_value_of_it_is_
         train(dataclasses.replace(CONFIG, algorithm=later), run_dir, quiet=True, resume=True)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"env_id": 1, "algorithm": {"speed": 2}}', "[" * 100_000])
+HOSTILE = ["", "[]", "{}", '{"env_id": 1, "algorithm": {"speed": 2}}', "[" * 100_000]
+HOSTILE += ['{"env_id": 1, "algorithm": {"clip_range": 1%s}}' % ("0" * 400)]
+HOSTILE += ['{"env_id": 1, "algorithm": {}, "env_kwargs": %s}' % ("[" * 900 + "]" * 900)]
+
+
+@pytest.mark.parametrize("content", HOSTILE)
 def test_a_config_that_train_did_not_write_is_refused_by_its_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json in .* must be what train wrote, got .*; restore it"):

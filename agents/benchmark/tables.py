@@ -73,6 +73,7 @@ def summarise(rows: Mapping[Key, Row], against: str | None = None) -> Summary:
         },
         "budget_episodes": first["budget_episodes"],
         "budget_seconds": first["budget_seconds"],
+        "splits": sorted({row["split"] for row in rows.values() if row["split"]}),
         "without_heldout": sorted({row["env_id"] for row in rows.values() if row["split"] == "train"}),
         "sources": dict(sources.values()),
         "is_mixed": len(sources) > 1 or any(agent["num_settings"] > 1 for agent in agents),
@@ -224,12 +225,12 @@ def training_scores(summary: Summary) -> list[str]:
 
 def notes(summary: Summary) -> list[str]:
     """What must stand beside the main table."""
-    without = len(summary["without_heldout"])
-    ids = {env["id"] for env in summary["envs"].values()}
-    where = "held-out problems" if not without else "training problems" if without == len(ids) else "problems as below"
+    where = {"heldout": "held-out problems", "train": "training problems"}
+    splits = summary["splits"]
     said = [
         f"Budget of a job: {summary['budget_episodes']:,} episodes or {summary['budget_seconds']:g} s of CPU time, "
-        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on {where}. "
+        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on "
+        f"{where[splits[0]] if len(splits) == 1 else 'problems as below'}. "
         "k of n: runs whose last 128 training episodes reached 95 % of the way; then the median episodes and seconds "
         "of CPU time (one thread), runs that did not get there counted as later.",
     ]
@@ -272,14 +273,18 @@ def tables(summary: Summary) -> list[Table | str]:
 def markdown(summary: Summary) -> str:
     """The main table in Markdown, with its notes."""
     header, lines = cells(summary)
-    rows = [[*map(_as_text, header)], ["---"] * len(header), *([_as_text(name), *rest] for name, *rest in lines)]
+    titles = [*header[:4], *map(_as_text, header[4:])]  # of the environments, behind our own
+    rows = [titles, ["---"] * len(header), *([_as_text(name), *rest] for name, *rest in lines)]
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return "\n\n".join([text, "\n".join(map(_as_text, notes(summary)))]) + "\n"
 
 
 def _as_text(said: str) -> str:
-    """Escape what Markdown would take for code, links, emphasis or HTML in what a user or a file named."""
-    return re.sub(r"([`*<|&]|\[(?!\d)|\\(?=[!-/:-@\[-`{-~]))", r"\\\1", said)
+    """Escape what Markdown would take for code, links, emphasis or HTML in what a user or a file named.
+
+    What closes them is enough: an underscore before no letter, a bracket that has a partner.
+    """
+    return re.sub(r"([`*<|&~]|\[(?=.*\])|_(?![A-Za-z0-9])|\\(?=[!-/:-@\[-`{-~]))", r"\\\1", said)
 
 
 def _title(env: str, envs: Mapping[str, Any]) -> str:
