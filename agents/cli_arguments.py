@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from typing import Annotated, Any
 
 import gymnasium as gym
 import tyro
 
-import textenvs
+from agents.suites import near_id
 
 EnvId = Annotated[str, tyro.conf.Positional]
 EnvKwargs = Annotated[str, tyro.conf.arg(metavar="JSON")]
@@ -34,10 +33,7 @@ def make_env(env_id: str, env_kwargs: str, *, ours: bool = False) -> gym.Env[Any
     try:
         env = gym.make(env_id, **kwargs)
     except gym.error.UnregisteredEnv:
-        close = difflib.get_close_matches(env_id, [entry.id for entry in textenvs.ENTRIES], n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        remedy = "`textenvs list` prints all; one of your own is 'module:Name-v0'"
-        raise UsageError(f"no environment has the id {env_id!r}; {hint}{remedy}") from None
+        raise UsageError(f"no environment has the id {env_id!r}; {near_id(env_id)}") from None
     if ours and "textgen" not in env.metadata:
         remedy = "see `textenvs list`; `textenvs train` takes it with --model mlp"
         raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; {remedy}")

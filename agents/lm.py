@@ -168,7 +168,7 @@ class LMPolicy(nn.Module):
         return policy
 
     def add_lora(self, settings: LoraSettings, *, seed: int) -> None:
-        """Freeze the trunk and train an adapter and the value head from now on; probabilities stay what they are.
+        """Freeze the trunk and train an adapter and the value head from now on; probabilities stay, to rounding.
 
         Args:
             settings: of the adapter.

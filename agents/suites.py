@@ -242,8 +242,7 @@ def _require_env(env: SuiteEnv) -> None:
     except gym.error.Error as error:
         if not isinstance(error, gym.error.UnregisteredEnv):
             raise
-        known = [entry.id for entry in textenvs.ENTRIES]
-        raise ValueError(f"envs must be registered ids, got {env.env_id!r}; {_near(env.env_id, known)}") from None
+        raise ValueError(f"envs must be registered ids, got {env.env_id!r}; {near_id(env.env_id)}") from None
     text = "textgen" in made.metadata
     made.close()
     if not text:
@@ -252,6 +251,13 @@ def _require_env(env: SuiteEnv) -> None:
 
 def _identity(env: SuiteEnv) -> str:
     return env.env_id + json.dumps(dict(env.env_kwargs), sort_keys=True)
+
+
+def near_id(env_id: str) -> str:
+    """The end of an error on an id that nobody registered."""
+    known = [entry.id for entry in textenvs.ENTRIES]
+    remedy = "`textenvs list` prints all; one of your own is 'module:Name-v0'"
+    return textenvs.near_miss(env_id, known, instead=remedy)
 
 
 def _near(word: str, known: Any) -> str:

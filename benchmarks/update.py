@@ -206,21 +206,17 @@ def linear_maps(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm) -> Cou
     """(rows, inputs, outputs) of every linear map that one minibatch passes, forward, with how often."""
     seen: Counter[tuple[int, int, int]] = Counter()
 
-    def note(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-        seen[given[0].numel() // given[0].shape[-1], given[0].shape[-1], result.shape[-1]] += 1
-
-    def noted(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-        result = product(x, weight, *rest)
-        note(policy, (x,), result)
+    def note(x: Tensor, result: Tensor) -> Tensor:
+        seen[x.numel() // x.shape[-1], x.shape[-1], result.shape[-1]] += 1
         return result
 
     # GPT-2 runs without its modules; under a hook it would run with them, and more rows through its last layer.
     alone = set(policy.model.base_model.modules()) if policy.model.config.model_type == "gpt2" else set()
     linear = [module for module in policy.modules() if isinstance(module, nn.Linear | Conv1D) and module not in alone]
-    hooks = [module.register_forward_hook(note) for module in linear]
+    hooks = [module.register_forward_hook(lambda _, given, result: note(given[0], result)) for module in linear]
     rows = minibatches(len(rollout), algorithm.num_minibatches, seed=0, update=0, epoch=0)[0]
     product = agents.forward.linear
-    agents.forward.linear = noted
+    agents.forward.linear = lambda x, *rest: note(x, product(x, *rest))
     accumulate_gradients(policy, make_batch(rollout, algorithm), rows, algorithm)
     agents.forward.linear = product
     for hook in hooks:

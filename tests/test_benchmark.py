@@ -207,12 +207,12 @@ def test_scores_on_training_problems_say_so(tmp_path: Path, inline: list[Any]) -
     assert said in notes(summary)
     assert said in markdown(summary)
     assert "sampled policy on held-out problems." in notes(summarise(rows))[0]
-    assert "sampled policy on problems as below." in notes(summary)[0]
+    assert "sampled policy on held-out problems, where there are any." in notes(summary)[0]
     alone = summarise({key: rows[key] | {"split": "train"}, other: rows[other] | {"status": "failed", "split": None}})
     assert "sampled policy on training problems." in notes(alone)[0]
     # One id with and without held-out problems.
     same = {k: row | {"env_id": env_id, "split": "train" if k == key else "heldout"} for k, row in rows.items()}
-    assert "sampled policy on problems as below." in notes(summarise(same))[0]
+    assert "sampled policy on held-out problems, where there are any." in notes(summarise(same))[0]
     assert benchmark_data._marks(summary, rows) == [said]
 
 

@@ -68,10 +68,10 @@ def test_hidden_states_are_the_models_own(architecture, settings, smallest_onedn
     assert sampler.forward is not None
 
 
-def evaluated(policy, rollout, rows=slice(None)):
+def evaluated(policy, rollout):
     """What `evaluate` gives, and the gradients of sums of it with weights of their own."""
     policy.zero_grad()
-    scores = policy.evaluate(rollout, np.arange(len(rollout))[rows])
+    scores = policy.evaluate(rollout, np.arange(len(rollout)))
     weights = torch.linspace(-1, 1, 3 * scores[0].numel()).view(3, *scores[0].shape)
     (torch.stack(scores) * weights).sum().backward()
     gradients = {name: parameter.grad for name, parameter in policy.named_parameters()}

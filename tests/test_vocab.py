@@ -137,3 +137,4 @@ def test_printable_escapes_what_drives_a_terminal() -> None:
 def test_near_miss() -> None:
     assert near_miss("coppy", ["copy", "sort"]) == "did you mean 'copy'? known: copy, sort"
     assert near_miss("zzz", ["copy", "sort"]) == "known: copy, sort"
+    assert near_miss("coppy", ["copy", "sort"], instead="see there") == "did you mean 'copy'? see there"

@@ -207,9 +207,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() and c not in _UNSEEN else c.encode("unicode_escape").decode() for c in text)
 
 
-def near_miss(word: str, known: Sequence[str]) -> str:
-    """The end of an error on an unknown name: the closest known name if one is close, then all of them."""
+def near_miss(word: str, known: Sequence[str], *, instead: str | None = None) -> str:
+    """The end of an error on an unknown name: the closest known name if one is close, then all, or `instead` of all."""
     import difflib
 
     close = difflib.get_close_matches(word, known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + "known: " + ", ".join(sorted(known))
+    rest = "known: " + ", ".join(sorted(known)) if instead is None else instead
+    return (f"did you mean {close[0]!r}? " if close else "") + rest

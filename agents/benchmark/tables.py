@@ -225,12 +225,12 @@ def training_scores(summary: Summary) -> list[str]:
 
 def notes(summary: Summary) -> list[str]:
     """What must stand beside the main table."""
-    where = {"heldout": "held-out problems", "train": "training problems"}
-    splits = summary["splits"]
+    where = "training problems" if summary["splits"] == ["train"] else "held-out problems"
+    if len(summary["splits"]) > 1:
+        where += ", where there are any"
     said = [
         f"Budget of a job: {summary['budget_episodes']:,} episodes or {summary['budget_seconds']:g} s of CPU time, "
-        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on "
-        f"{where[splits[0]] if len(splits) == 1 else 'problems as below'}. "
+        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on {where}. "
         "k of n: runs whose last 128 training episodes reached 95 % of the way; then the median episodes and seconds "
         "of CPU time (one thread), runs that did not get there counted as later.",
     ]
