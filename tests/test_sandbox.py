@@ -262,6 +262,16 @@ def test_the_weaker_sandbox_says_that_it_is_used(monkeypatch: pytest.MonkeyPatch
         run(ADD)
 
 
+@pytest.mark.usefixtures("fresh_probe")
+@pytest.mark.filterwarnings("error")
+def test_where_warnings_are_errors_only_the_first_call_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pydantic_monty")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeWarning, match="programs run in monty"):
+        run_programs([Job(ADD, "f", ([1, 2],))], QUICK)
+    assert run_programs([Job(ADD, "f", ([1, 2],))], QUICK)[0] == Outcome("ok", ({"value": 3},))
+
+
 @pytest.mark.parametrize("name", sandbox_probe.ATTACKS)
 def test_the_probe_refuses_a_sandbox_that_lets_one_attack_through(name: str) -> None:
     def leaky(job: Job, limits: Limits) -> Outcome:

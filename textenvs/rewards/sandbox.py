@@ -66,13 +66,13 @@ def _chosen(sandbox: str) -> Runner:
             except SandboxUnavailable as error:
                 failures.append(f"{name}: {error}")
                 continue
+            _probed[sandbox] = SANDBOXES[name]
             if failures:
                 warnings.warn(
                     f"programs run in {name}, which knows only a part of Python; {'; '.join(failures)}",
                     RuntimeWarning,
                     stacklevel=5,
                 )
-            _probed[sandbox] = SANDBOXES[name]
             return SANDBOXES[name]
     raise SandboxUnavailable(
         f"no sandbox for Python programs works here: {'; '.join(failures)}. On Debian or Ubuntu: apt-get install "
