@@ -145,7 +145,7 @@ def benchmark(
             module:function, a function of one observation that returns an action.
         seeds: how many, from 0 on; or such as 0-4 or 0,3,7.
         jobs: how many to run at once, each in a process of its own on one thread.
-        out: directory of the results; runs/benchmark-SUITE by default.
+        out: directory of the results; runs/benchmark-NAME by default, of the suite's name or one made of the ids.
         episodes: most training episodes of a job; the suite's by default.
         seconds: most CPU seconds of training of a job; the suite's by default.
         against: the agent that the others are compared with; the one with the best scores by default.
@@ -164,8 +164,9 @@ def benchmark(
     asked = with_budget(load_suite(suite), num_episodes=episodes, seconds=seconds)
     folder = Path("runs") / f"benchmark-{asked.name}" if out is None else out
     names = [name.strip() for name in agents.split(",") if name.strip()]
-    if against is not None and against not in (known := [*names, *(key[0] for key in read_results(folder)[0])]):
-        raise UsageError(f"--against must be one of the agents, got {against!r}; {textenvs.near_miss(against, known)}")
+    known = dict.fromkeys([*names, *(key[0] for key in read_results(folder)[0])])
+    if against is not None and against not in known:
+        raise UsageError(f"--against must be one of the agents, got {against!r}; {textenvs.near_miss(against, [*known])}")
     rows, curves = run_benchmark(
         asked,
         names,
@@ -185,7 +186,12 @@ def benchmark(
         for part in tables(summary):
             Console(highlight=False).print(part)
         print(f"{folder}: results.csv, curves.csv, benchmark.png, jobs/")
-    for row in rows.values():
-        if row["status"] == "failed":
-            said = f"{row['agent']} on {row['env_id']}, seed {row['seed']}, failed: {row['error']}"
-            print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
+    failed = [row for row in rows.values() if row["status"] == "failed"]
+    for row in failed:
+        said = f"{row['agent']} on {row['env_id']}, seed {row['seed']}, failed: {row['error']}"
+        print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(rows)} jobs failed, see log.txt of each in {folder / 'jobs'}; the same command with "
+            "--retry-failed runs them again"
+        )

@@ -7,12 +7,13 @@ says with what an agent enters a suite, ours and those of Stable-Baselines3 alik
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import reprlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ def load_suite(text: str) -> Suite:
     if text.endswith((".json", ".toml")):
         suite = _from_file(Path(text))
     elif "-v" in text or "/" in text or "," in text:
-        suite = Suite("own", tuple(_from_list(text)))
+        envs = tuple(_from_list(text))
+        suite = Suite(_name_of(envs), envs)
     else:
         raise ValueError(f"suite must be a name, a .json or .toml file or ids, got {text!r}; {_near(text, SUITES)}")
     for env in suite.envs:
@@ -233,6 +235,12 @@ def _from_list(text: str) -> list[SuiteEnv]:
         envs.append(SuiteEnv(env_id.strip(), kwargs))
         rest = rest[1:]
     return envs
+
+
+def _name_of(envs: Sequence[SuiteEnv]) -> str:
+    """A name that no other list of ids has: what they are called, and a hash of all that they are."""
+    called = "-".join(re.sub(r".*[/:]|-v\d+$|[^\w./:-]", "", env.env_id, flags=re.ASCII) for env in envs)
+    return f"{called[:40]}-{hashlib.sha256(' '.join(map(_identity, envs)).encode()).hexdigest()[:6]}"
 
 
 def _require_env(env: SuiteEnv) -> None:

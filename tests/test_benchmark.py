@@ -20,7 +20,7 @@ from agents.benchmark.results import COLUMNS, bin_curve, env_slug, read_results,
 from agents.benchmark.tables import cells, markdown, notes, summarise, tables
 from agents.policy import OraclePolicy
 from agents.report import benchmark_data
-from agents.suites import SuiteEnv
+from agents.suites import SuiteEnv, load_suite
 
 
 def test_a_finished_job_is_never_run_again(tmp_path: Path, acts: Path, inline: list[Any]) -> None:
@@ -90,23 +90,50 @@ def test_a_failed_job_is_a_row_and_stops_no_other(
 ) -> None:
     arguments = [f"textenvs/Copy-v0{json.dumps(COPY)}", "--agents", "acts:broken,random", "--seeds", "2"]
     arguments += ["--out", str(tmp_path / "out")]
-    assert run(*arguments) == 0
+    assert run(*arguments) == 1
     shown = capsys.readouterr()
     assert "acts:broken on textenvs/Copy-v0, seed 1, failed: ZeroDivisionError: a line and another" in shown.err
+    assert "textenvs: 2 of 4 jobs failed" in shown.err
+    assert shown.err.endswith("the same command with --retry-failed runs them again\n")
     assert "2, 2 failed" in shown.out
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["agent"], row["status"]) for row in rows] == [("acts:broken", "failed")] * 2 + [("random", "ok")] * 2
     assert "Traceback" in next((tmp_path / "out").glob("jobs/acts*/*/seed_0/log.txt")).read_text()
-    assert run(arguments[0], "--agents", "acts:broken", "--seeds", "1", "--out", str(tmp_path / "broken")) == 0
+    assert run(arguments[0], "--agents", "acts:broken", "--seeds", "1", "--out", str(tmp_path / "broken")) == 1
     del inline[:]
-    assert run(*arguments) == 0
+    assert run(*arguments) == 1
     assert not inline
     capsys.readouterr()
-    assert run(*arguments, "--retry-failed", "--json") == 0
+    assert run(*arguments, "--retry-failed", "--json") == 1
     assert [key[0] for key in inline] == ["acts:broken"] * 2
     summary = json.loads(capsys.readouterr().out)
     assert {agent["agent"]: agent["num_failed"] for agent in summary["agents"]} == {"acts:broken": 2, "random": 0}
+
+
+def test_each_job_is_a_whole_line_where_there_is_no_terminal(
+    tmp_path: Path, inline: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    env = SuiteEnv("textenvs/Copy-v0", COPY | {"max_new_tokens": 3})
+    run_benchmark(replace(TINY, envs=(env,)), ["oracle"], [0], tmp_path / "out")
+    rows, _ = run_benchmark(replace(TINY, envs=(env,)), ["oracle"], [0, 1], tmp_path / "out")
+    title = 'textenvs/Copy-v0{"alphabet":"abcd","dense":true,"length":2,"max_new_tokens":3}'
+    said = [f"{k + 1}/{k + 1} oracle {title} seed {k}: final return 1.000\n" for k in range(2)]
+    assert capsys.readouterr().err == "".join(said)
+    assert len(rows) == 2
+
+
+def test_lists_of_ids_do_not_share_a_directory(tmp_path: Path, inline: list[Any]) -> None:
+    lists = ["textenvs/Copy-v0", "textenvs/Copy-v0,textenvs/Sort-v0", 'textenvs/Copy-v0{"length":3}']
+    names = [load_suite(ids).name for ids in lists]
+    assert len(set(names)) == 3
+    assert [name.rpartition("-")[0] for name in names] == ["Copy", "Copy-Sort", "Copy"]
+    assert load_suite(lists[0]).name == names[0]
+    run_benchmark(replace(TINY, envs=TINY.envs[:1]), ["random"], [0], tmp_path / "out", quiet=True)
+    said = r"envs must be that of .*out, textenvs-Copy-v0-\w{8}, got textenvs-Reverse-v0-\w{8}; name another --out"
+    with pytest.raises(ValueError, match=said):
+        run_benchmark(replace(TINY, envs=TINY.envs[1:]), ["random"], [0], tmp_path / "out", quiet=True)
 
 
 def test_seeds_are_paired_and_scores_are_between_random_and_optimal(

@@ -198,11 +198,14 @@ def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch: pytest
 def test_a_benchmark_against_nobody_does_not_begin(
     tmp_path: Path, inline: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [f"textenvs/Copy-v0{json.dumps(COPY)}", "--agents", "random", "--against", "randmo"]
+    arguments = [f"textenvs/Copy-v0{json.dumps(COPY)}", "--agents", "random,oracle", "--against", "randmo"]
     assert run(*arguments, "--out", str(tmp_path / "out")) == 2
     assert "--against must be one of the agents, got 'randmo'; did you mean 'random'?" in capsys.readouterr().err
     assert not inline
     assert not (tmp_path / "out").exists()
+    assert run(*arguments[:3], "--seeds", "2", "--out", str(tmp_path / "out")) == 0
+    assert run(*arguments, "--out", str(tmp_path / "out")) == 2
+    assert capsys.readouterr().err.endswith("known: oracle, random\n")
 
 
 def test_a_directory_that_another_process_writes_is_named_by_its_flag(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ def test_the_page_of_a_benchmark_holds_what_its_statistics_say(tmp_path: Path) -
     assert "| `ppo` | 0.938 [" in to_markdown(data)
 
 
+def test_where_nobody_learnt_nothing_is_drawn_of_learning(tmp_path: Path) -> None:
+    """As when the one agent that would learn failed everywhere, and random was measured."""
+    rows = [benchmark_row("random", "textenvs/Copy-v0", seed, 0.0, episodes=0) for seed in range(2)]
+    failed = {"status": "failed", "error": "it broke", "score": None, "final_return": None}
+    rows += [benchmark_row("ppo", "textenvs/Copy-v0", seed, 0.0) | failed for seed in range(2)]
+    data = gather([write_benchmark(tmp_path / "out", rows)])
+    assert data["subject"] == "2 agents in 1 environment, 4 jobs; no agent here has learnt, and the best is random"
+    assert data["growth"] == []
+    assert "growth" not in {a.get("id") for _, a in Reader(render(data)).tags}
+    assert [line["name"] for line in data["profiles"]] == ["random"]
+    alone = gather([write_benchmark(tmp_path / "failed", rows[2:])])
+    assert (alone["growth"], alone["profiles"]) == ([], [])
+    assert "profiles" not in {a.get("id") for _, a in Reader(render(alone)).tags}
+
+
 def test_runs_that_did_not_get_there_count_as_later(tmp_path: Path) -> None:
     """Two of five reached the threshold: half of them never did, so nobody knows the median."""
     rows = [benchmark_row("ppo", "textenvs/Copy-v0", seed, 0.95 if seed < 2 else 0.5) for seed in range(5)]

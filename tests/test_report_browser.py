@@ -31,6 +31,26 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([folder])
 
 
+def test_a_page_without_lines_draws_none_and_says_nothing_is_wrong(browser: Any, tmp_path: Path) -> None:
+    """Where nobody learnt, where nothing ended well, and where the reader hides every line of a logarithmic chart."""
+    rows = [benchmark_row(f"agent{k}", "textenvs/Copy-v0", 0, 0.1 * k) for k in range(9)]
+    failed = {"status": "failed", "error": "it broke", "score": None, "final_return": None}
+    pages = {
+        "idle": ([row | {"episodes": 0} for row in rows], 1),
+        "failed": ([row | failed for row in rows], 0),
+        "learnt": (rows, 3),
+    }
+    for name, (kept, num_charts) in pages.items():
+        watched = Watched(browser)
+        html = write_report([write_benchmark(tmp_path / name, kept)])
+        page = watched.open(html)
+        assert page.locator("figure.chart svg").count() == num_charts
+        for button in page.locator("button.all-lines").all():
+            button.click()
+        assert page.locator("svg path.line").count() == 0
+        watched.assert_quiet(html)
+
+
 # The heights of the thick line's points, by the ticks beside them.
 DRAWN = """() => {
   const svg = document.querySelector(".slot svg");

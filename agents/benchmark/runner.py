@@ -107,22 +107,27 @@ def _run(
     num_workers: int,
     quiet: bool,
 ) -> None:
+    console = Console(stderr=True, quiet=quiet, markup=False, highlight=False, soft_wrap=True)
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("jobs"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.description}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    # Only a terminal has a bar; a line a job is printed above it, and into a file alike.
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=num_all, completed=num_all - len(jobs))
 
-        for job, row in Workers(num_workers, jobs, out).results():
+        for number, (job, row) in enumerate(Workers(num_workers, jobs, out).results(), num_all - len(jobs) + 1):
             rows[job.key], curves[job.key] = row, read_curve(job_folder(out, job.key))
             write_tables(out, rows, curves)
             said = "failed" if row["status"] == "failed" else f"final return {row['final_return']:.3f}"
-            progress.update(task, advance=1, description=f"{job.agent.name} {job.env.env_id} seed {job.seed}: {said}")
+            title = job.env.env_id + (canonical(job.env.env_kwargs) if job.env.env_kwargs else "")
+            said = f"{number}/{num_all} {job.agent.name} {title} seed {job.seed}: {said}"
+            console.print(textenvs.printable(said))
+            progress.advance(task)
 
 
 def _note_request(
@@ -147,15 +152,18 @@ def _note_request(
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             same = {name: before[name] for name in asked}
+            slugs = ", ".join(env["slug"] for env in before["envs"])
             noted = {name: list(dict.fromkeys([*before[name], *values])) for name, values in noted.items()}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} must be what a benchmark wrote, got {error!r}; restore it") from None
         changed = [name for name in asked if same[name] != asked[name]]
         if changed:
             name = changed[0]
-            raise ValueError(
-                f"{name} must be that of the benchmark in {out}, {same[name]}, got {asked[name]}; name another --out"
-            )
+            had, got = same[name], asked[name]
+            if name == "envs":
+                got = ", ".join(env["slug"] for env in envs)
+                had = slugs if slugs != got else f"{slugs} with another threshold"
+            raise ValueError(f"{name} must be that of the benchmark in {out}, {had}, got {got}; name another --out")
     noted["seeds"].sort()
     write_text(path, json.dumps({**asked, **noted}, indent=1) + "\n")
 

@@ -33,6 +33,8 @@ from agents.statistics import (
 
 Summary = dict[str, Any]
 
+TOO_NARROW = "Where all of a few runs agree, an interval by bootstrap has no width: it is then too narrow."
+
 
 def summarise(rows: Mapping[Key, Row], against: str | None = None) -> Summary:
     """Summarise all jobs of a benchmark.
@@ -215,6 +217,12 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return [*header, "from"] if mixed else header, lines
 
 
+def scored_problems(summary: Summary) -> str:
+    """Say which problems the scores are of."""
+    where = "training problems" if summary["splits"] == ["train"] else "held-out problems"
+    return where + (", where there are any" if len(summary["splits"]) > 1 else "")
+
+
 def training_scores(summary: Summary) -> list[str]:
     """Say of which environments the scores are no held-out ones."""
     return [
@@ -225,12 +233,9 @@ def training_scores(summary: Summary) -> list[str]:
 
 def notes(summary: Summary) -> list[str]:
     """What must stand beside the main table."""
-    where = "training problems" if summary["splits"] == ["train"] else "held-out problems"
-    if len(summary["splits"]) > 1:
-        where += ", where there are any"
     said = [
         f"Budget of a job: {summary['budget_episodes']:,} episodes or {summary['budget_seconds']:g} s of CPU time, "
-        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on {where}. "
+        f"whichever is first. Score: 0 random, 1 optimal, of the sampled policy on {scored_problems(summary)}. "
         "k of n: runs whose last 128 training episodes reached 95 % of the way; then the median episodes and seconds "
         "of CPU time (one thread), runs that did not get there counted as later.",
     ]
@@ -267,7 +272,7 @@ def tables(summary: Summary) -> list[Table | str]:
             f"{entry['p_value_holm']:.3f}",
             str(entry["num_pairs"]),
         )
-    return [table, *notes(summary), *([second] if summary["comparisons"] else [])]
+    return [table, *notes(summary), *([second, TOO_NARROW] if summary["comparisons"] else [])]
 
 
 def markdown(summary: Summary) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from agents.benchmark.curves import Band, growth, profile
 from agents.benchmark.results import Curve, Key, Row, canonical, read_results
-from agents.benchmark.tables import Summary, summarise, training_scores
+from agents.benchmark.tables import TOO_NARROW, Summary, scored_problems, summarise, training_scores
 from agents.report.runs import as_number
 from agents.statistics import censored_median
 
@@ -52,6 +52,8 @@ def benchmark_page(out: Path) -> dict[str, Any]:
             if row["status"] != "ok"
         ],
         "sources": [_source(letter, source) for letter, source in summary["sources"].items()],
+        "scored_problems": scored_problems(summary),
+        "too_narrow": TOO_NARROW,
         "budget": f"{_plain(summary['budget_episodes'])} episodes or {_plain(summary['budget_seconds'])} s of CPU time",
     }
 
@@ -60,7 +62,9 @@ def _subject(summary: Summary, num_jobs: int) -> str:
     """Say what was run, and whose score the second half of the sentence gives: a name stands in this half only."""
     sizes = {"agent": len(summary["agents"]), "environment": len(summary["envs"]), "job": num_jobs}
     agents, envs, jobs = (f"{size} {name}" + "s" * (size != 1) for name, size in sizes.items())
-    return f"{agents} in {envs}, {jobs}; the best that learns is {summary['against']}"
+    learnt = any(agent["learns"] for agent in summary["agents"])
+    best = "the best that learns" if learnt else "no agent here has learnt, and the best"
+    return f"{agents} in {envs}, {jobs}; {best} is {summary['against']}"
 
 
 def _summary(summary: Summary) -> str:
@@ -180,17 +184,18 @@ def _profiles(summary: Summary, rows: Mapping[Key, Row]) -> list[dict[str, Any]]
 def _growth(
     summary: Summary, rows: Mapping[Key, Row], curves: Mapping[Key, Curve], names: Mapping[str, str]
 ) -> list[list[Any]]:
-    """Lay out [name of the environments, [[axis, series], ...]]: all together first, then each of them."""
+    """Lay out [name of the environments, [[axis, series], ...]]: all together first, then each where somebody learnt."""
     groups = [(_ALL, list(names))] if len(names) > 1 else []
     groups += [(names[env], [env]) for env in names]
     learners = [agent["agent"] for agent in summary["agents"] if agent["learns"]]
-    return [
+    laid_out = [
         [
             title,
             [[axis, _series([(name, growth(k, name, envs, rows, curves)) for name in learners])] for axis, k in _AXES],
         ]
         for title, envs in groups
     ]
+    return [[title, axes] for title, axes in laid_out if any(series for _, series in axes)]
 
 
 def _series(bands: Sequence[tuple[str, Band | None]]) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ function chart(spec) {
     const height = Math.round(Math.min(Math.max(width * 0.5, 210), 340));
     const visible = series.filter((one) => !hidden.has(one.k));
     const points = visible.flatMap((one) => one.points);
-    const xs = span(points.map((point) => point[0]), 0) ?? [0, 1];
+    const xs = span(points.map((point) => point[0]), 0) ?? [1, 10];
     if (spec.parting) xs[0] = partingOf(visible) ?? xs[0];
     const ys = spec.range ?? yRange(points);
     const [left, right] = xs.map(place);

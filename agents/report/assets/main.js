@@ -44,7 +44,8 @@ function runCharts(block, { curves, seeds }) {
 function benchmarkCharts({ profiles, growth, agents }) {
   const places = new Map(agents.map(({ agent }, k) => [agent, k])); // an agent has one colour in all charts
   const colored = (series) => series.map((one) => ({ ...one, color: places.get(one.name) }));
-  document.querySelector(".profile").append(chart({ title: "performance profile", xName: "score", yName: "share of runs above", series: colored(profiles), range: [0, 1.03], start: 0.5, parting: true }));
+  if (profiles.length) document.querySelector(".profile").append(chart({ title: "performance profile", xName: "score", yName: "share of runs above", series: colored(profiles), range: [0, 1.03], start: 0.5, parting: true }));
+  if (!growth.length) return;
   const block = document.querySelector(".growth");
   const figures = make("div", { class: "figures two" });
   const render = (k) => figures.replaceChildren(...growth[k][1].map(([axis, series]) =>
