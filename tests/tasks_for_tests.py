@@ -41,6 +41,24 @@ class GuessingGame(Task):
         return "<" if guess < problem.references[0] else ">!"
 
 
+class SpelledOut(Task):
+    """Spell a digit."""
+
+    reward = "exact_match"
+    max_new_tokens = 6
+    words: Sequence[str] = ("one", "two", "three", "four", "five")
+
+    def __init__(self, *, split: str = "train") -> None:
+        self.vocab = CharVocab("12345efhinortuvw")
+        self.numbers = {"train": (1, 2, 3), "heldout": (4, 5)}[split]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, k: int) -> Problem:
+        return Problem(str(self.numbers[k]), (self.words[self.numbers[k] - 1],))
+
+
 class Flaky(Reward):
     """Share of the response that is one symbol; the machinery fails when the response starts with another."""
 

@@ -289,3 +289,12 @@ def test_the_scale_is_exact_where_it_can_be() -> None:
     assert Scale(0.5, 0.5, "optimal").threshold is None
     assert Scale(0.5, 0.5, "optimal").score(0.7) is None
     assert Scale(0.0, 2.0, "optimal").score(0.5) == 0.25
+
+
+def test_a_column_has_the_short_name_of_its_environment(tmp_path: Path, inline: list[Any]) -> None:
+    rows, _ = run_benchmark(TINY, ["random"], [0], tmp_path / "out", quiet=True)
+    assert cells(summarise(rows))[0][4:] == ["Copy", "Reverse"]
+    own = {key: row | {"env_id": row["env_id"].replace("textenvs/", "mine:")} for key, row in rows.items()}
+    assert cells(summarise(own))[0][4:] == ["Copy", "Reverse"]
+    alike = {key: row | {"env_id": "mine:Copy-v0"} for key, row in rows.items()}
+    assert cells(summarise(alike))[0][4:] == [key[1] for key in rows]

@@ -10,10 +10,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
-from tasks_for_tests import Flaky, GuessingGame
+from tasks_for_tests import Flaky, GuessingGame, SpelledOut
 
 import textenvs
 from textenvs.env import TextGenEnv
+from textenvs.vector_env import TextGenVectorEnv
 
 
 def play(env: gym.Env[Any, Any], actions: list[int], **reset: Any) -> list[Any]:
@@ -168,7 +169,10 @@ def test_bad_arguments_name_the_value_and_the_remedy(kwargs: dict[str, Any], wor
         ({"task": "copy", "lenght": 3}, "did you mean 'length'"),
         ({"task": "copy", "max_tokens": 3}, "did you mean 'max_new_tokens'"),
         ({"task": GuessingGame(), "length": 3}, "length must be given to the Task itself"),
-        ({"task": GuessingGame}, "pass an instance"),
+        ({"task": 3}, "a name, a Task or a class of one, got 3"),
+        ({"task": textenvs.CharVocab}, "a Task or a class of one"),
+        ({"task": GuessingGame, "length": 3}, "'length' is not a setting of task 'GuessingGame'"),
+        ({"task": SpelledOut, "splt": "all"}, "did you mean 'split'"),
         ({"task": "copy", "reward": 3}, "a name, a function or a Reward"),
         ({"task": "copy", "reward": textenvs.ExactMatch}, "pass an instance"),
         ({"task": "copy", "vocab": 3}, "a path or a Vocab"),
@@ -182,6 +186,22 @@ def test_bad_arguments_name_the_value_and_the_remedy(kwargs: dict[str, Any], wor
 def test_arguments_of_the_wrong_type(kwargs: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         TextGenEnv(**kwargs)
+
+
+def test_a_class_of_a_task_gets_the_settings() -> None:
+    """As a name does: a class of one's own is all that an id needs for its splits."""
+    assert TextGenEnv(task=GuessingGame).rules.num_problems == 8
+    for split, size in (("train", 3), ("heldout", 2)):
+        env = TextGenEnv(task=SpelledOut, split=split, dense=True)
+        assert (env.rules.num_problems, env.rules.dense) == (size, True)
+    envs = TextGenVectorEnv(2, task=SpelledOut, split="heldout")
+    assert envs.rules.task[0].prompt == "4"
+
+    class Open(SpelledOut):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(split=kwargs["split"])
+
+    assert textenvs.make_task(Open, split="heldout", anything=1)[1].references == ("five",)
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode='pixels'.*")

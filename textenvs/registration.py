@@ -16,7 +16,8 @@ class Entry:
     Attributes:
         id: what `gym.make` takes.
         family: the group it is listed under.
-        kwargs: keyword arguments of `TextGenEnv`, JSON-able unless a task of your own is among them.
+        kwargs: keyword arguments of `TextGenEnv`, JSON-able unless a task of your own is among them: its class, so that
+            its settings are arguments of the env, or an object.
         reward_threshold: mean return at which the env counts as solved, or None.
     """
 

@@ -373,7 +373,7 @@ class Rules:
         return {key: view, mask_key: legal().astype(np.int8)}
 
 
-def _resolve_task(task: Task | str | None, prompts: Any, settings: dict[str, Any]) -> Task:
+def _resolve_task(task: Task | type[Task] | str | None, prompts: Any, settings: dict[str, Any]) -> Task:
     if isinstance(task, Task):
         if prompts is not None or settings:
             names = [*(["prompts"] if prompts is not None else []), *settings]
@@ -382,8 +382,8 @@ def _resolve_task(task: Task | str | None, prompts: Any, settings: dict[str, Any
                 f"(and an unexpected keyword argument {names[0]!r})"
             )
         return task
-    if task is not None and not isinstance(task, str):
-        raise TypeError(f"task must be None, a name or a Task, got {task!r}; pass an instance, not a class")
+    if task is not None and not (isinstance(task, str) or (isinstance(task, type) and issubclass(task, Task))):
+        raise TypeError(f"task must be None, a name, a Task or a class of one, got {task!r}; pass one of these")
     if prompts is not None:
         settings = {**settings, "prompts": prompts}
     return make_task(task or "continuation", **settings)

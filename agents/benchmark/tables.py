@@ -294,7 +294,7 @@ def _as_text(said: str) -> str:
 
 def _title(env: str, envs: Mapping[str, Any]) -> str:
     """An env's short name; its folder's where two would be alike."""
-    short = {name: value["id"].split("/")[-1].removesuffix("-v0") for name, value in envs.items()}
+    short = {name: re.split("[/:]", value["id"])[-1].removesuffix("-v0") for name, value in envs.items()}
     return textenvs.printable(short[env] if list(short.values()).count(short[env]) == 1 else env)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
 from textenvs.task import Task
@@ -48,24 +49,30 @@ ENV_SETTINGS = (
 )
 
 
-def make_task(name: str, **settings: Any) -> Task:
-    """The task of that name with these settings.
+def make_task(task: str | type[Task], **settings: Any) -> Task:
+    """The task of that name, or of a class of your own, with these settings.
 
     Raises:
         ValueError: no such task.
         TypeError: the task has no such setting; the message names those it has.
     """
-    if name not in TASKS:
-        raise ValueError(f"task must be a known name, got {name!r}; {near_miss(name, list(TASKS))}")
-    module, class_name = TASKS[name].split(":")
-    task_class: type[Task] = getattr(import_module(module), class_name)
-    known = getattr(task_class.__init__, "__kwdefaults__", None) or {}
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise ValueError(f"task must be a known name, got {task!r}; {near_miss(task, list(TASKS))}")
+        module, class_name = TASKS[task].split(":")
+        name, task_class = task, getattr(import_module(module), class_name)
+    else:
+        name, task_class = task.__name__, task
+    parameters = signature(task_class).parameters.values()
+    known = [p.name for p in parameters if p.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
     for setting in settings:
-        if setting not in known:
+        if setting not in known and not takes_any:
             hint = near_miss(setting, [*known, *ENV_SETTINGS])
             if "config" in known:
                 hint = f"the dataset's own settings go into config={{...}}; {hint}"
             # Python's own words too: TorchRL tries settings of other envs, looks for these, and goes on without.
             python = f"an unexpected keyword argument {setting!r}"
             raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env ({python}); {hint}")
-    return task_class(**settings)
+    made: Task = task_class(**settings)
+    return made
