@@ -166,7 +166,8 @@ def benchmark(
     names = [name.strip() for name in agents.split(",") if name.strip()]
     known = dict.fromkeys([*names, *(key[0] for key in read_results(folder)[0])])
     if against is not None and against not in known:
-        raise UsageError(f"--against must be one of the agents, got {against!r}; {textenvs.near_miss(against, [*known])}")
+        hint = textenvs.near_miss(against, [*known])
+        raise UsageError(f"--against must be one of the agents, got {against!r}; {hint}")
     rows, curves = run_benchmark(
         asked,
         names,
@@ -192,6 +193,6 @@ def benchmark(
         print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
     if failed:
         raise RuntimeError(
-            f"{len(failed)} of {len(rows)} jobs failed, see log.txt of each in {folder / 'jobs'}; the same command with "
-            "--retry-failed runs them again"
+            f"{len(failed)} of {len(rows)} jobs failed, see log.txt of each in {folder / 'jobs'}; "
+            "the same command with --retry-failed runs them again"
         )

@@ -53,7 +53,7 @@ class TextGenEnv(gym.Env[Any, Any]):
     Keyword only; JSON-able where they are names.
 
     Args:
-        task: a name of `textenvs.TASKS`, a `Task`, a class of one, which gets `settings`, or None for continuing prompts.
+        task: a name of `textenvs.TASKS`, a `Task` or its class, which gets `settings`, or None to continue prompts.
         prompts: a list of texts or a file of them, for the continuation task.
         reward: a name of `textenvs.REWARDS`, a function of (problem, text), a `Reward`, or None for the task's own.
         vocab: a tokenizer file, a `Vocab`, or None for the task's own.

@@ -272,7 +272,8 @@ def tables(summary: Summary) -> list[Table | str]:
             f"{entry['p_value_holm']:.3f}",
             str(entry["num_pairs"]),
         )
-    return [table, *notes(summary), *([second, TOO_NARROW] if summary["comparisons"] else [])]
+    comparisons: list[Table | str] = [second, TOO_NARROW] if summary["comparisons"] else []
+    return [table, *notes(summary), *comparisons]
 
 
 def markdown(summary: Summary) -> str:

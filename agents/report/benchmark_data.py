@@ -184,7 +184,7 @@ def _profiles(summary: Summary, rows: Mapping[Key, Row]) -> list[dict[str, Any]]
 def _growth(
     summary: Summary, rows: Mapping[Key, Row], curves: Mapping[Key, Curve], names: Mapping[str, str]
 ) -> list[list[Any]]:
-    """Lay out [name of the environments, [[axis, series], ...]]: all together first, then each where somebody learnt."""
+    """Lay out [name of the environments, [[axis, series], ...]]: all together first, where somebody learnt."""
     groups = [(_ALL, list(names))] if len(names) > 1 else []
     groups += [(names[env], [env]) for env in names]
     learners = [agent["agent"] for agent in summary["agents"] if agent["learns"]]
