@@ -108,7 +108,7 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
 
 
 def check(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
-    """Check that an environment keeps the contract; name every clause that it breaks.
+    """Check that an environment keeps the contract, naming every clause that it breaks, and that references fit in it.
 
     Args:
         env_id: any registered Gymnasium id with token actions, or "module:Name-v0" of a file module.py of yours.
@@ -119,6 +119,12 @@ def check(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
         textenvs.check_env(env)
     except textenvs.ContractError as broken:
         raise SystemExit(_fail(str(broken), 1)) from None
+    base, threshold = env.unwrapped, env.spec.reward_threshold if env.spec else None
+    if isinstance(base, textenvs.TextGenEnv):
+        try:
+            textenvs.check_references(base.rules, reward_threshold=threshold)
+        except ValueError as error:
+            raise SystemExit(_fail(error, 1)) from None
     print(f"{env_id} keeps the contract")
 
 

@@ -3,7 +3,7 @@
 import importlib
 import typing
 
-from textenvs.anchors import Anchors, anchors, board
+from textenvs.anchors import Anchors, anchors, board, check_references
 from textenvs.checks import ContractError, check_env
 from textenvs.env import TextGenEnv
 from textenvs.registration import ENTRIES, Entry, register_envs
@@ -83,6 +83,7 @@ __all__ = [
     "as_reward",
     "board",
     "check_env",
+    "check_references",
     "make_task",
     "near_miss",
     "printable",

@@ -1,13 +1,15 @@
 """What known policies earn in a task: the scale on which a learned return means something.
 
 The board of dumb policies, none of which reads the problem, and what follows from it: `anchors`. Playing them all takes
-seconds, so what the registered ids earn at default settings is stored: `Anchors.stored`.
+seconds, so what the registered ids earn at default settings is stored: `Anchors.stored`. Whether the references can be
+given at all: `check_references`.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from textenvs.rewards.base import RewardError
+from textenvs.rewards.base import RewardError, Scores
 from textenvs.rules import Rules
 from textenvs.task import Problem
 from textenvs.vocab import IntArray, Vocab
@@ -119,9 +121,7 @@ def board(rules: Rules, *, num_problems: int = NUM_PROBLEMS) -> dict[str, Played
     Raises:
         RewardError, ImportError: the reward cannot work here.
     """
-    task = rules.task
-    num = min(len(task), num_problems)
-    problems = [task[k * len(task) // num] for k in range(num)]
+    problems = [rules.task[k] for k in _spread(rules, num_problems)]
     texts = _texts(rules, problems)
     turns = {text: _turn(rules, text) for text in {text for column in texts.values() for text in column}}
     columns = {name: [turns[text] for text in column] for name, column in texts.items()}
@@ -135,6 +135,63 @@ def board(rules: Rules, *, num_problems: int = NUM_PROBLEMS) -> dict[str, Played
         if key not in played:
             played[key] = play_turns(rules, problems, column)
     return {name: played[tuple(ids.tobytes() for ids in column)] for name, column in columns.items()}
+
+
+def check_references(rules: Rules, *, reward_threshold: float | None = None, num_problems: int = NUM_PROBLEMS) -> None:
+    """Check that a task's references can be given: play each problem's demonstration, to see where the budget cuts it.
+
+    It warns when the budget cuts some, and when one that fits scores below the threshold. The end token needs no room:
+    the last token of the budget ends the episode too. A problem without a demonstration says nothing.
+
+    Args:
+        rules: of the env.
+        reward_threshold: of its id.
+        num_problems: at most so many, spread evenly over the split, at least 1.
+
+    Raises:
+        ValueError: the budget cuts all of them, or the vocabulary cannot spell one; names the problem.
+    """
+    answers: dict[int, IntArray] = {}
+    for k in _spread(rules, num_problems):
+        try:
+            ids = rules.demonstration(rules.task[k], whole=True)
+        except ValueError as error:
+            raise ValueError(f"the reference of problem {k}: {error}") from None
+        if ids is not None:
+            answers[k] = np.array(ids, dtype=np.int64)
+    cut = [k for k, ids in answers.items() if _is_cut(rules, rules.task[k], ids)]
+    if cut:
+        longest = max(cut, key=lambda k: len(answers[k]))
+        num = len(answers[longest])
+        cuts = (
+            f"max_new_tokens must leave room for an answer, got {rules.max_new_tokens}, which cuts the reference of "
+            f"{len(cut)} of {len(answers)} problems looked at (problem {longest} takes {num} tokens with the end token)"
+            f"; make it at least {num}" + (", and more for the replies" if rules.has_replies else "")
+        )
+        if len(cut) == len(answers):
+            raise ValueError(cuts)
+        warnings.warn(cuts, stacklevel=2)
+    whole = [k for k in answers if k not in cut]
+    if reward_threshold is None or not whole:
+        return
+    try:
+        scores = _scores(rules, [rules.task[k] for k in whole], [answers[k] for k in whole])
+    except (RewardError, ImportError):  # which the env itself says
+        return
+    scored = [(k, float(value)) for k, value, status in zip(whole, scores.values, scores.status, strict=True)]
+    low = [(k, value) for k, value in scored if value < reward_threshold]
+    if low:
+        warnings.warn(
+            f"reward_threshold must be in the references' reach, got {reward_threshold:g}, and problem {low[0][0]}'s "
+            f"scores {low[0][1]:.6g} ({len(low)} of {len(whole)} score less); mend the references or the reward",
+            stacklevel=2,
+        )
+
+
+def _spread(rules: Rules, num_problems: int) -> list[int]:
+    """Numbers of at most so many problems, spread evenly over the split."""
+    num = min(len(rules.task), num_problems)
+    return [k * len(rules.task) // num for k in range(num)]
 
 
 def _texts(rules: Rules, problems: Sequence[Problem]) -> Mapping[str, Sequence[str]]:
@@ -185,6 +242,15 @@ def play_turns(rules: Rules, problems: Sequence[Problem], turns: Sequence[IntArr
     Raises:
         RewardError, ImportError: the reward cannot work here, or failed for every episode.
     """
+    scores = _scores(rules, problems, turns)
+    values = scores.values[[status != "infra_fault" for status in scores.status]]
+    if not len(values):
+        raise RewardError(f"reward {rules.reward.name} failed for all {len(problems)} responses: {scores.causes[0]}")
+    return Played(float(values.mean()), float((values >= rules.task.threshold).mean()))
+
+
+def _scores(rules: Rules, problems: Sequence[Problem], turns: Sequence[IntArray]) -> Scores:
+    """What `play_turns` scores, an episode each."""
     rows = np.full((len(problems), rules.width), rules.num_tokens, dtype=np.int64)
     ends, reasons, turn_ends = np.empty(len(problems), dtype=np.int64), [], []
     for i, (problem, ids) in enumerate(zip(problems, turns, strict=True)):
@@ -192,11 +258,16 @@ def play_turns(rules: Rules, problems: Sequence[Problem], turns: Sequence[IntArr
         ends[i], reason = _play(rules, problem, ids, rows[i], closed)
         reasons.append(reason)
         turn_ends.append(closed)
-    scores, _ = rules.score(problems, rows, ends, reasons, turn_ends)
-    values = scores.values[[status != "infra_fault" for status in scores.status]]
-    if not len(values):
-        raise RewardError(f"reward {rules.reward.name} failed for all {len(problems)} responses: {scores.causes[0]}")
-    return Played(float(values.mean()), float((values >= rules.task.threshold).mean()))
+    return rules.score(problems, rows, ends, reasons, turn_ends)[0]
+
+
+def _is_cut(rules: Rules, problem: Problem, ids: IntArray) -> bool:
+    """Whether the budget ends the episode before all tokens (n,) are written, a last end token aside."""
+    closed: list[int] = []
+    end, reason = _play(rules, problem, ids, np.empty(rules.width, dtype=np.int64), closed)
+    bounds = [0, *closed] if closed else [0, end - rules.max_prompt_tokens]  # agent, reply, agent, ...
+    num_written = sum(b - a for a, b in zip(bounds[::2], bounds[1::2], strict=False))
+    return reason == "length" and num_written < len(ids) - 1
 
 
 def _play(rules: Rules, problem: Problem, ids: IntArray, row: IntArray, turn_ends: list[int]) -> tuple[int, str]:

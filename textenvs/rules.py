@@ -261,16 +261,16 @@ class Rules:
 
     # ----------------------------------------------------------------------------------------------------- finish
 
-    def demonstration(self, problem: Problem) -> list[int] | None:
+    def demonstration(self, problem: Problem, *, whole: bool = False) -> list[int] | None:
         """What the agent's tokens are in the task's demonstration, each turn's end token among them.
 
-        Cut at the budget; None where there is no demonstration.
+        Cut at the budget unless `whole`; None where there is no demonstration.
         """
         turns = self.task.demonstration(problem)
         if turns is None:
             return None
         ids = [token for turn in turns for token in (*self.vocab.encode(turn).tolist(), self.vocab.eos_id)]
-        return ids[: self.max_new_tokens]
+        return ids if whole else ids[: self.max_new_tokens]
 
     # ------------------------------------------------------------------------------------------------------ score
 

@@ -1,0 +1,108 @@
+"""What the command tells somebody whose task is their own: a file in the working directory with its mistakes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import gymnasium as gym
+import pytest
+from tasks_for_tests import GuessingGame, SpelledOut
+
+import textenvs
+from agents.cli import main
+
+
+def run(*arguments: str) -> int:
+    """Exit status of the command."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stands on standard error: one line, no traceback."""
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ids that a test registers, and modules and paths that it imports, are gone afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before, loaded = {*gym.registry}, {*sys.modules}
+    yield
+    for env_id in {*gym.registry} - before:
+        del gym.registry[env_id]
+    for name in {*sys.modules} - loaded:
+        if not name.startswith(("textenvs", "agents", "torch", "transformers", "numpy")):
+            del sys.modules[name]
+
+
+# ----------------------------------------------------------------------------------- references that do not fit
+
+
+def test_check_fails_where_the_budget_cuts_every_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    textenvs.register_envs([textenvs.Entry("Own-v0", "mine", {"task": SpelledOut, "max_new_tokens": 2})])
+    assert run("check", "Own-v0") == 1
+    assert (
+        "max_new_tokens must leave room for an answer, got 2, which cuts the reference of 3 of 3 problems looked at "
+        "(problem 2 takes 6 tokens with the end token); make it at least 6" in lines(capsys)
+    )
+
+
+def test_check_passes_a_reference_that_fills_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last token ends the episode, and the score is paid in full: the end token needs no room."""
+    textenvs.register_envs([textenvs.Entry("Own-v0", "mine", {"task": SpelledOut, "max_new_tokens": 5}, 1.0)])
+    assert run("check", "Own-v0") == 0
+    assert capsys.readouterr() == ("Own-v0 keeps the contract\n", "")
+
+
+def test_check_warns_where_some_references_are_cut() -> None:
+    textenvs.register_envs([textenvs.Entry("Own-v0", "mine", {"task": SpelledOut, "max_new_tokens": 4})])
+    with pytest.warns(UserWarning, match="got 4, which cuts the reference of 1 of 3 .*problem 2 takes 6 .*at least 6"):
+        assert run("check", "Own-v0") == 0
+
+
+def test_check_warns_where_a_reference_misses_the_threshold() -> None:
+    class Lenient(SpelledOut):
+        threshold = 0.4
+
+    settings = {"task": Lenient, "reward": lambda problem, text: 0.5 * (text in problem.references)}
+    textenvs.register_envs([textenvs.Entry("Own-v0", "mine", settings, reward_threshold=0.9)])
+    with pytest.warns(UserWarning, match=r"reward_threshold must .*got 0.9, and problem 0's scores 0.5 .*3 of 3"):
+        assert run("check", "Own-v0") == 0
+
+
+def test_references_that_nobody_wrote_are_no_fault() -> None:
+    textenvs.check_references(textenvs.Rules(max_new_tokens=1), reward_threshold=1.0)
+
+
+def test_the_references_of_a_task_that_replies() -> None:
+    class Shown(GuessingGame):
+        def demonstration(self, problem: textenvs.Problem) -> list[str]:
+            return ["0", problem.references[0]] if problem.references != ("0",) else ["0"]
+
+    # "0", end, "<", "3": a last end token needs no room, a reply does.
+    textenvs.check_references(textenvs.Rules(Shown(), max_new_tokens=4))
+    with pytest.warns(UserWarning, match=r"got 3, which cuts the reference of 6 of 8 .* 4, and more for the replies"):
+        textenvs.check_references(textenvs.Rules(Shown(), max_new_tokens=3))
+
+
+def test_a_reference_that_the_vocabulary_cannot_spell_is_named() -> None:
+    with pytest.raises(ValueError, match="the reference of problem 0: text must be spelt"):
+        textenvs.check_references(textenvs.Rules(SpelledOut(), vocab=textenvs.CharVocab("12345")))
+
+
+@pytest.mark.parametrize("entry", textenvs.ENTRIES, ids=lambda entry: entry.id)
+def test_the_references_of_every_id_fit_and_reach_its_threshold(entry: textenvs.Entry) -> None:
+    """Warnings are errors here."""
+    try:
+        rules = textenvs.Rules(**entry.kwargs)
+    except ImportError as error:
+        pytest.skip(str(error))
+    textenvs.check_references(rules, reward_threshold=entry.reward_threshold)
