@@ -21,7 +21,7 @@ from textenvs.rewards import as_reward
 from textenvs.rewards.base import Responses, Reward, Scores
 from textenvs.scoring import UNKNOWN_CAUSE, score_batch
 from textenvs.task import Problem, Task
-from textenvs.tasks import make_task
+from textenvs.tasks import make_task, misspelt_setting
 from textenvs.vocab import IntArray, as_vocab
 
 #: The names that other libraries look for: mask_keys -> (observation key, mask key).
@@ -375,6 +375,11 @@ class Rules:
 
 def _resolve_task(task: Task | type[Task] | str | None, prompts: Any, settings: dict[str, Any]) -> Task:
     if isinstance(task, Task):
+        for name in settings:
+            if hint := misspelt_setting(name, task):
+                raise TypeError(
+                    f"{name!r} is not a setting of the env (an unexpected keyword argument {name!r}); {hint}"
+                )
         if prompts is not None or settings:
             names = [*(["prompts"] if prompts is not None else []), *settings]
             raise TypeError(

@@ -76,3 +76,9 @@ def make_task(task: str | type[Task], **settings: Any) -> Task:
             raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env ({python}); {hint}")
     made: Task = task_class(**settings)
     return made
+
+
+def misspelt_setting(name: str, task: Task) -> str:
+    """Which setting of the env is near a name that is no setting of the task either, as a question; none: empty."""
+    own = name in signature(type(task)).parameters
+    return "" if own else near_miss(name, ENV_SETTINGS, instead="").strip()
