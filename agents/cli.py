@@ -9,6 +9,7 @@ Heavy libraries are imported by the verb that needs them, so that `textenvs list
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ from agents.cli_arguments import (
     print_json,
 )
 from agents.cli_results import benchmark, evaluate, report, score
+from agents.suites import NO_ID, missing_module
 
 _CHANGES_RETURNS = {"reward", "vocab", "max_prompt_tokens", "max_new_tokens", "stop"}
 
@@ -306,13 +308,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RuntimeError as error:
         raise SystemExit(_fail(error, 1)) from None
+    except gym.error.UnregisteredEnv as error:  # the id that a run was trained on
+        raise SystemExit(_fail(f"{str(error).rstrip('.')}; {NO_ID}", 2)) from None
     except (UsageError, ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
         raise SystemExit(_fail(error, 2)) from None
 
 
 def _fail(message: object, status: int) -> int:
     # gym.make appends the call it was in, which the user just typed.
-    print("textenvs:", str(message).split(" was raised from the environment creator")[0], file=sys.stderr)
+    said = str(message).split(" was raised from the environment creator")[0]
+    if isinstance(message, ModuleNotFoundError) and isinstance(message.__cause__, ModuleNotFoundError):
+        module = re.search("Check whether '(.+)' contains env registration", said)
+        said = missing_module(module[1], str(message.__cause__.name)) if module else said
+    print("textenvs:", said, file=sys.stderr)
     return status
 
 

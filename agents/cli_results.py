@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import gymnasium as gym
 import tyro
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from agents.cli_arguments import (
     print_json_line,
     seed_list,
 )
+from agents.suites import near_id
 
 
 def evaluate(
@@ -56,9 +58,14 @@ def evaluate(
 
     from agents.evaluate import evaluate_run, result_table
 
-    result = evaluate_run(
-        Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, judge=judge, samples=samples
-    )
+    try:
+        result = evaluate_run(
+            Path(run_dir), env_id=env, env_kwargs=kwargs, num_episodes=episodes, seed=seed, judge=judge, samples=samples
+        )
+    except gym.error.UnregisteredEnv:
+        if env is None:
+            raise
+        raise UsageError(f"no environment has the id {env!r}; {near_id(env)}") from None
     if json:
         print_json(result)
         return

@@ -7,11 +7,13 @@ says with what an agent enters a suite, ours and those of Stable-Baselines3 alik
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
 import re
 import reprlib
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 import textenvs
 
+#: The remedy for an id that nobody registered.
+NO_ID = "`textenvs list` prints all; one of your own is 'module:Name-v0'"
 _MOST = 10**9  # episodes and seconds of a job
 _KEYS = {"name", "envs", "episodes", "seconds", "agents"}
 
@@ -262,10 +267,33 @@ def _identity(env: SuiteEnv) -> str:
 
 
 def near_id(env_id: str) -> str:
-    """The end of an error on an id that nobody registered."""
-    known = [entry.id for entry in textenvs.ENTRIES]
-    remedy = "`textenvs list` prints all; one of your own is 'module:Name-v0'"
-    return textenvs.near_miss(env_id, known, instead=remedy)
+    """The end of an error on an id that nobody registered; of `module:Name-v0` where the module is one, its ids."""
+    module, _, name = env_id.rpartition(":")
+    if module not in sys.modules:
+        known = [entry.id for entry in textenvs.ENTRIES]
+        return textenvs.near_miss(env_id, known, instead=NO_ID)
+    own = [spec.id for spec in gym.registry.values() if _is_own(spec, module)]
+    if not own:
+        return f"{module} registers no id; end it with textenvs.register_envs([textenvs.Entry({name!r}, ...)])"
+    nearest_first = difflib.get_close_matches(name, own, n=len(own), cutoff=0.0)
+    return "the ids of your own are " + ", ".join(repr(f"{module}:{near}") for near in nearest_first)
+
+
+def _is_own(spec: EnvSpec, module: str) -> bool:
+    """Whether a module of the user's registered an env: one of ours by another id, or one that the module defines."""
+    entry = spec.entry_point
+    home = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return home == module or (home == "textenvs.env" and spec.id not in {entry.id for entry in textenvs.ENTRIES})
+
+
+def missing_module(module: str, missing: str) -> str:
+    """The error on an id `module:Name-v0` whose module cannot be imported because `missing` was not found."""
+    if missing not in (module, module.partition(".")[0]):
+        return f"module {module!r} imports {missing!r}, which cannot be found; install it, or put it beside the file"
+    here = Path.cwd()
+    remedy = f"run the command in the directory of {module.removesuffix('.py')}.py"
+    hint = textenvs.near_miss(module, [path.stem for path in here.glob("*.py")], instead=remedy)
+    return f"module {module!r} must be in the current directory, {here}, or installed, and is neither; {hint}"
 
 
 def _near(word: str, known: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -41,6 +43,99 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in {*sys.modules} - loaded:
         if not name.startswith(("textenvs", "agents", "torch", "transformers", "numpy")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file own_words.py in the working directory, which registers three ids."""
+    path = tmp_path / "own_words.py"
+    path.write_text(
+        "import textenvs\n"
+        "task = textenvs.make_task('copy', length=2, alphabet='ab', split='all')\n"
+        "names = 'Reverse-v0', 'CopyTwo-v0', 'CopyTwoHard-v0'\n"
+        "textenvs.register_envs([textenvs.Entry(name, 'mine', {'task': task}) for name in names])\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+# --------------------------------------------------------------------------------------------------------- ids
+
+
+VERBS = {
+    "show": [],
+    "check": [],
+    "play": [],
+    "train": ["--run-dir", "run"],
+    "sft": ["--run-dir", "run"],
+    "score": ["--input", "own_words.py"],
+    "benchmark": ["--agents", "random", "--seeds", "1"],
+}
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_id_that_the_file_does_not_register_lists_those_it_does(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in ("CopyTow-v0", "CopyTwo-v7"):
+        assert run(verb, f"own_words:{wrong}", *VERBS[verb]) == 2
+        nearest = "'own_words:CopyTwo-v0', 'own_words:CopyTwoHard-v0', 'own_words:Reverse-v0'"
+        assert f"; the ids of your own are {nearest}" in lines(capsys)
+
+
+def test_a_file_that_registers_nothing_is_told_so(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own.write_text("import textenvs\n", encoding="utf-8")
+    assert run("show", "own_words:CopyTwo-v0") == 2
+    assert "own_words registers no id; end it with textenvs.register_envs([textenvs.Entry('CopyTwo-v0'," in lines(
+        capsys
+    )
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_module_that_is_nowhere_is_looked_for_in_the_current_directory(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(verb, "own_word:CopyTwo-v0", *VERBS[verb]) == 2
+    assert lines(capsys) == (
+        f"textenvs: module 'own_word' must be in the current directory, {tmp_path}, or installed, and is neither; "
+        "did you mean 'own_words'? run the command in the directory of own_word.py\n"
+    )
+
+
+def test_a_file_with_its_ending_and_one_that_needs_what_is_missing(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("show", "own_words.py:CopyTwo-v0") == 2
+    assert "did you mean 'own_words'?" in lines(capsys)
+    (own.parent / "needy.py").write_text("import nowhere_to_be_found\n", encoding="utf-8")
+    assert run("show", "needy:CopyTwo-v0") == 2
+    assert "module 'needy' imports 'nowhere_to_be_found', which cannot be found; install it" in lines(capsys)
+
+
+def test_evaluate_gives_the_hints_of_the_other_verbs(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast = ["--episodes", "4", "--episodes-per-update", "4", "--num-envs", "4"]
+    assert run("train", "own_words:CopyTwo-v0", "--run-dir", "run", *fast) == 0
+    for env_id, words in {
+        "CopyThree-v0": "no environment has the id 'CopyThree-v0'.* one of your own is 'module:Name-v0'",
+        "own_words:CopyTow-v0": "own are 'own_words:CopyTwo-v0'",
+        "own_word:CopyTwo-v0": "current directory, .*did you mean 'own_words'",
+    }.items():
+        capsys.readouterr()
+        assert run("evaluate", "run", "--env", env_id) == 2
+        assert re.search(words, lines(capsys))
+    own.unlink()
+    del sys.modules["own_words"]
+    for verb in ("evaluate", "play"):
+        assert run(verb, "run") == 2
+        assert "module 'own_words' must be in the current directory" in lines(capsys)
+    own.write_text("", encoding="utf-8")
+    for env_id in ("CopyTwo-v0", "CopyTwoHard-v0"):
+        del gym.registry[env_id]
+    assert run("evaluate", "run") == 2
+    assert "one of your own is 'module:Name-v0'" in lines(capsys)
 
 
 # ----------------------------------------------------------------------------------- references that do not fit
