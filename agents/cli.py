@@ -8,6 +8,7 @@ Heavy libraries are imported by the verb that needs them, so that `textenvs list
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -90,9 +91,7 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
     """
     env: Any = make_env(env_id, env_kwargs, ours=True).unwrapped
     rules, console = env.rules, Console(highlight=False)
-    module = sys.modules[type(rules.task).__module__]
-    console.print(f"[bold]{escape(env_id)}[/bold]  {escape(type(rules.task).__doc__ or '')}", soft_wrap=True)
-    console.print(escape(module.__doc__ or ""), soft_wrap=True)
+    console.print(f"[bold]{escape(env_id)}[/bold]  {escape(_page(type(rules.task)))}\n", soft_wrap=True)
     settings = {**rules.metadata, "num_problems": len(rules.task), "reward": rules.reward.name, "dense": rules.dense}
     settings |= {"observation_space": env.observation_space, "action_space": env.action_space}
     # Known returns belong to the task's own reward and limits: under others they would be false.
@@ -107,6 +106,17 @@ def show(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:
         problem = rules.task[k]
         reference = f"  ->  {problem.references[0]}" if problem.references else ""
         console.print(f"  {k}: {escape(textenvs.printable(problem.prompt + reference))}", soft_wrap=True)
+
+
+def _page(task: type[textenvs.Task]) -> str:
+    """The docstrings of a task and of its module, with the settings that it inherits where it names none."""
+    settings = inspect.signature(task)
+    alike = [cls for cls in task.__mro__ if issubclass(cls, textenvs.Task) and inspect.signature(cls) == settings]
+    docs = [inspect.cleandoc(cls.__doc__ or "") for cls in alike]
+    named = next((doc for doc in docs if "\nArgs:" in doc), docs[0])
+    inherited = "" if named is docs[0] else named[named.index("\nArgs:") :].strip()
+    module = inspect.cleandoc(sys.modules[task.__module__].__doc__ or "")
+    return "\n\n".join(part for part in (docs[0], inherited, module) if part)
 
 
 def check(env_id: EnvId, /, *, env_kwargs: EnvKwargs = "{}") -> None:

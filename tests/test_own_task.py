@@ -138,6 +138,39 @@ def test_evaluate_gives_the_hints_of_the_other_verbs(own: Path, capsys: pytest.C
     assert "one of your own is 'module:Name-v0'" in lines(capsys)
 
 
+# -------------------------------------------------------------------------------------------------------- pages
+
+
+class Words(SpelledOut):
+    """Spell a digit, in a page of two paragraphs.
+
+    Both at the margin.
+
+    Args:
+        split: "train" or "heldout",
+            as everywhere.
+    """
+
+    def __init__(self, *, split: str = "train") -> None:
+        super().__init__(split=split)
+
+
+class Shouted(Words):
+    """Spell a digit loudly."""
+
+
+def test_show_prints_docstrings_at_the_margin(capsys: pytest.CaptureFixture[str]) -> None:
+    args = 'Args:\n    split: "train" or "heldout",\n        as everywhere.\n\nWhat the command tells'
+    for task, page in {
+        Words: "Spell a digit, in a page of two paragraphs.\n\nBoth at the margin.\n\n" + args,
+        Shouted: "Spell a digit loudly.\n\n" + args,  # the settings that it inherits
+        SpelledOut: "Spell a digit.\n\nTasks and rewards that",
+    }.items():
+        textenvs.register_envs([textenvs.Entry(f"{task.__name__}-v0", "mine", {"task": task})])
+        assert run("show", f"{task.__name__}-v0") == 0
+        assert capsys.readouterr().out.startswith(f"{task.__name__}-v0  {page}")
+
+
 # ----------------------------------------------------------------------------------- references that do not fit
 
 
