@@ -104,7 +104,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         Args:
             rows: (n,) distinct rows, in the order of the forward's batch.
             starts: (n,) position of each row's first new token; 0 restarts the row.
-            lengths: (n,) number of new tokens, at least 1; the batch is right-padded to the longest, q.
+            lengths: (n,) number of new tokens; the batch is right-padded to the longest, q. A row with none keeps what
+                it has.
 
         Returns:
             position_ids (n, q) and attention mask (n, 1, q, keys), to be added: token at position p sees 0..p.
@@ -119,7 +120,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         if self._all_rows.device != device:
             self._seen_hidden, self._all_rows = self._seen_hidden.to(device), self._all_rows.to(device)
         positions = written = starts[:, None]
-        if width > 1:
+        if width > 1 or not int(lengths.min()):
             steps = torch.arange(width, device=device)
             real = steps < lengths[:, None]
             positions = torch.where(real, starts[:, None] + steps, 0)

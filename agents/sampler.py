@@ -15,6 +15,7 @@ from agents.forward import CachedAttention, Forward, find_forward
 from agents.kernels import Kernels
 
 _Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # (n,) rows, first positions, numbers of tokens
+_READ_PER_IDLE = 2  # positions whose copy costs a running row what a model of that width costs an idle one
 _DRAWN_AHEAD = 64  # an array of draws is the same as single ones, and far faster
 
 
@@ -85,11 +86,22 @@ class Sampler:
         parts = [(rows[long], starts[long], lengths[long] - 1)] if np.count_nonzero(long) else []
         parts.append((rows, fed - 1, np.ones_like(lengths)))
         if self.forward is not None:
-            return self._own_forward(self.forward, observations, parts)
+            num_idle = len(self.fed) - len(rows)
+            if not 0 < num_idle * self.model.config.hidden_size <= _READ_PER_IDLE * len(rows) * fed.max():
+                return self._own_forward(self.forward, observations, parts)
+            # Keys of some rows are copied to be read; where few rows sit out, a token that nobody reads costs less.
+            parts[-1] = self._with_idle(rows, fed - 1)
+            return self._own_forward(self.forward, observations, parts).index_select(0, torch.from_numpy(rows))
         if long.all():
             parts = [(rows, starts, lengths)]
         hidden = [self._model_forward(observations, part) for part in parts][-1]
         return hidden[torch.arange(len(rows)), torch.from_numpy(parts[-1][2] - 1)]
+
+    def _with_idle(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> _Part:
+        """Return the part of all rows in which these (n,) have one token and the others none."""
+        begins, lengths = np.zeros_like(self.fed), np.zeros_like(self.fed)
+        begins[rows], lengths[rows] = starts, 1
+        return np.arange(len(begins)), begins, lengths
 
     def _own_forward(self, forward: Forward, observations: NDArray[Any], parts: list[_Part]) -> Tensor:
         """Feed all parts at once; return the hidden states (n, d) of the last, of one token a row."""
@@ -118,7 +130,7 @@ class Sampler:
         rows, starts, lengths = part
         slots, width = self.first[rows] + starts, int(lengths.max())
         if width == 1:
-            tokens = observations.reshape(-1).take(rows * observations.shape[1] + slots)[:, None]
+            tokens = (observations.reshape(-1).take(rows * observations.shape[1] + slots) * lengths)[:, None]
         else:
             # The sequence is contiguous, so the tokens follow each other; what pads the shorter rows is arbitrary.
             steps = np.arange(width)

@@ -124,6 +124,9 @@ MUTANTS = (
     Mutant("stale cache after a refill: the old episode's keys stay visible", _CACHE,
            "[most - 1 - positions[:, None]]", "[0 * positions[:, None]]",
            "test_cache.py::test_rows_at_different_positions_restarting_and_sitting_out"),
+    Mutant("rows that sit out lose what they have", _SAMPLER,
+           "begins[rows], lengths[rows] = starts, 1", "begins[rows], lengths[:] = starts, 1",
+           "test_sampler.py::test_rows_that_sit_out_keep_what_they_have_and_of_few_no_key_is_copied"),
     # Padding and masks.
     Mutant("pad == end token in the observation", "textenvs/rules.py",
            "row = np.full(self.width, self.num_tokens, dtype=np.int64)",

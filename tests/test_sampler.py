@@ -58,6 +58,35 @@ def test_rows_that_go_on_are_never_padded_to_a_prompt(monkeypatch):
     assert shapes == [(5, 1), (1, 15), (5, 1)]
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_rows_that_sit_out_keep_what_they_have_and_of_few_no_key_is_copied(architecture):
+    """Eight rows begin, go on, wait and begin again at random; what is read of each is what its own tokens say."""
+    policy = tiny_lm(ragged_envs(8), architecture)
+    nn.init.normal_(policy.value_head.weight)
+    rng, rngs = np.random.default_rng(0), [episode_rng(0, i) for i in range(8)]
+    observations, ends, copied = np.full((8, 25), 9), np.zeros(8, np.int64), Counter()
+    for _ in range(80):
+        rows = np.sort(rng.permutation(8)[: rng.integers(1, 9)])
+        for row in rows.tolist():
+            if not ends[row] or ends[row] == 24 or rng.random() < 0.1:
+                observations[row], ends[row] = 9, 16
+                observations[row, 16 - rng.integers(1, 17) : 16] = rng.integers(9)
+            else:
+                observations[row, ends[row]] = rng.integers(9)
+                ends[row] += 1
+        values = policy.act(observations, rows, None, rngs).values
+        address = policy.sampler.cache.address
+        if not address.begins:
+            copied[len(rows)] += address.rows is not None
+        for row, value in zip(rows, values, strict=True):
+            tokens = torch.from_numpy(observations[row][observations[row] != 9])[None]
+            hidden = policy.model.base_model(tokens).last_hidden_state[:, -1]
+            np.testing.assert_allclose(value, policy.value_head(hidden).item(), atol=1e-5)
+    assert set(copied) == set(range(1, 9))
+    assert not any(copied[n] for n in (6, 7, 8))
+    assert all(copied[n] for n in (1, 2))
+
+
 def test_uniforms_are_drawn_in_blocks_and_are_the_streams_own(monkeypatch):
     calls = Counter()
 
