@@ -105,6 +105,10 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit measured, with a + where the tree differs from it."""
-    asked = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """The commit measured, with a + where the tree differs from it by more than what benchmarks themselves write."""
+    git = ["git", "-C", str(RESULTS.parent)]
+    described = [*git, "describe", "--always", "--abbrev=7", "--exclude=*"]
+    name = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip()
+    written = (f":(exclude){pattern}" for pattern in ("*.csv", "*.png", "README.md"))
+    changed = [*git, "diff", "--quiet", "HEAD", "--", ":(top)", *written]
+    return name + ("+" if subprocess.run(changed, check=False).returncode else "") if name else "unknown"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import subprocess
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -85,3 +87,23 @@ def test_the_verdict_is_printed(
 def test_nothing_is_written_where_nothing_is_to_be_kept(measure: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "RESULTS", Path("/nowhere/results.csv"))
     assert measure.record("a", "b", RATES, unit="s", peer="p", bar=None, out=None) == pytest.approx(1 / 3)
+
+
+def test_a_commit_is_marked_where_more_than_results_changed(
+    measure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "benchmarks" / "results.csv")
+    (tmp_path / "benchmarks").mkdir()
+    assert measure.commit() == "unknown"
+    for name in ("code.py", "benchmarks/results.csv", "benchmarks/README.md", "README.md"):
+        (tmp_path / name).write_text("a\n", encoding="utf-8")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "a"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    clean = measure.commit()
+    assert re.fullmatch("[0-9a-f]{7}", clean)
+    for name in ("benchmarks/results.csv", "benchmarks/README.md"):
+        (tmp_path / name).write_text("b\n", encoding="utf-8")
+    assert measure.commit() == clean
+    (tmp_path / "code.py").write_text("b\n", encoding="utf-8")
+    assert measure.commit() == clean + "+"
