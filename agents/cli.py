@@ -41,6 +41,7 @@ from agents.cli_arguments import (
     json_object,
     make_env,
     not_negative,
+    os_error_sentence,
     print_json,
 )
 from agents.cli_results import benchmark, evaluate, report, score
@@ -170,11 +171,21 @@ def play(
         if policy is not None:
             raise UsageError(f"--policy must be left out for a run directory, got {policy!r}; the run's policy plays")
         play_run(Path(target), episodes=episodes, seed=seed, color=color)
-    elif policy in (None, "human"):
-        play_human(make_env(target, env_kwargs, ours=True), episodes=episodes, seed=seed)
+        return
+    kwargs = json_object(env_kwargs)
+    try:
+        env = make_env(target, env_kwargs, ours=True)
+    except UsageError:
+        if re.search(r":|-v\d+$", target):
+            raise
+        remedy = "`textenvs list` prints the ids"
+        raise UsageError(
+            f"target must be an id or the directory of a run, got {target!r}, which is neither; {remedy}"
+        ) from None
+    if policy in (None, "human"):
+        play_human(env, episodes=episodes, seed=seed)
     else:
-        make_env(target, env_kwargs, ours=True)
-        play_policy(target, json_object(env_kwargs), str(policy), episodes=episodes, seed=seed)
+        play_policy(target, kwargs, str(policy), episodes=episodes, seed=seed)
 
 
 def train(
@@ -326,7 +337,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _fail(message: object, status: int) -> int:
     # gym.make appends the call it was in, which the user just typed.
-    said = str(message).split(" was raised from the environment creator")[0]
+    said = os_error_sentence(message) if isinstance(message, OSError) else str(message)
+    said = said.split(" was raised from the environment creator")[0]
     if isinstance(message, ModuleNotFoundError) and isinstance(message.__cause__, ModuleNotFoundError):
         module = re.search("Check whether '(.+)' contains env registration", said)
         said = missing_module(module[1], str(message.__cause__.name)) if module else said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
@@ -38,6 +40,22 @@ def make_env(env_id: str, env_kwargs: str, *, ours: bool = False) -> gym.Env[Any
         remedy = "see `textenvs list`; `textenvs train` takes it with --model mlp"
         raise UsageError(f"{env_id!r} is no text environment: it has no metadata['textgen']; {remedy}")
     return env
+
+
+def os_error_sentence(error: OSError) -> str:
+    """What a path must be that the system refused; an error with words of its own keeps them."""
+    if error.errno is None or not isinstance(error.filename, str):
+        return str(error)
+    path = Path((error.filename2 or error.filename).removesuffix(".tmp"))  # files are written beside and renamed
+    if error.errno == errno.EISDIR:
+        return f"{path} must be a file, got a directory; name another"
+    if error.errno == errno.ENOTDIR:
+        return f"{path} must be in a directory, got a file in its place; name another"
+    if error.errno == errno.ENOENT and not path.parent.is_dir():
+        return f"{path} must be in a directory that exists, got none; make {path.parent} or name another"
+    if error.errno == errno.ENOENT:
+        return f"{path} must be a file that exists, got none; name another"
+    return f"{path} must be a path that can be used, got: {str(error.strerror).lower()}; change that or name another"
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def evaluate(
     at_least_one("--episodes", episodes)
     not_negative("--seed", seed)
     kwargs = None if env_kwargs is None else json_object(env_kwargs)
+    if samples is not None and not samples.parent.is_dir():  # before the episodes are played
+        raise UsageError(f"{samples} must be in a directory that exists, got none; make {samples.parent}")
 
     from agents.evaluate import evaluate_run, result_table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,13 +37,12 @@ def lines(capsys: pytest.CaptureFixture[str]) -> str:
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ids that a test registers, and modules and paths that it imports, are gone afterwards."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    before, loaded = {*gym.registry}, {*sys.modules}
+    before = {*gym.registry}
     yield
     for env_id in {*gym.registry} - before:
         del gym.registry[env_id]
-    for name in {*sys.modules} - loaded:
-        if not name.startswith(("textenvs", "agents", "torch", "transformers", "numpy")):
-            del sys.modules[name]
+    for name in ("own_words", "needy"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -58,6 +58,15 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.chdir(tmp_path)
     return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one update."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    fast = ["--episodes", "4", "--episodes-per-update", "4", "--num-envs", "4"]
+    assert run("train", "textenvs/Copy-v0", "--run-dir", str(run_dir), *fast) == 0
+    return run_dir
 
 
 # --------------------------------------------------------------------------------------------------------- ids
@@ -136,6 +145,43 @@ def test_evaluate_gives_the_hints_of_the_other_verbs(own: Path, capsys: pytest.C
         del gym.registry[env_id]
     assert run("evaluate", "run") == 2
     assert "one of your own is 'module:Name-v0'" in lines(capsys)
+
+
+# -------------------------------------------------------------------------------------------------------- paths
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("sft ID --run-dir run --text-file nowhere.txt", "nowhere.txt must be a file that exists, got none"),
+        ("sft ID --run-dir run --text-file folder", "folder must be a file, got a directory"),
+        ("score ID --input folder", "folder must be a file, got a directory"),
+        ("benchmark nowhere.json --agents random", "nowhere.json must be a file that exists, got none"),
+        ("benchmark folder.json --agents random", "folder.json must be a file, got a directory"),
+        ("benchmark ID --agents random --seeds 1 --out own_words.py/x", "own_words.py/x must be in a directory, got a"),
+        ("train ID --run-dir own_words.py/x", "own_words.py/x must be in a directory, got a file in its place"),
+        ("report run --out nodir/page.html", "nodir/page.html must be in a directory that exists, got none"),
+        ("report run --out folder", "folder must be a file, got a directory"),
+        ("report run --format markdown --out nodir/page.md", "nodir/page.md must be in a directory that exists"),
+        ("evaluate run --samples nodir/x.jsonl", "nodir/x.jsonl must be in a directory that exists, got none"),
+        ("evaluate run --samples folder", "folder must be a file, got a directory"),
+        ("play nowhere", "target must be an id or the directory of a run, got 'nowhere', which is neither"),
+        ("play runs/nowhere", "target must be an id or the directory of a run, got 'runs/nowhere', which is neither"),
+    ],
+)
+def test_a_wrong_path_is_one_sentence_with_a_remedy(
+    arguments: str, words: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("folder", "folder.json"):
+        Path(name).mkdir()
+    if arguments.split()[0] in ("report", "evaluate"):
+        shutil.copytree(trained, "run")
+    assert run(*arguments.replace("ID", "own_words:CopyTwo-v0").split()) == 2
+    said = lines(capsys)
+    assert words in said
+    assert "; " in said
+    assert "Errno" not in said
 
 
 # -------------------------------------------------------------------------------------------------------- pages
