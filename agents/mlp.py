@@ -139,6 +139,15 @@ class MLPPolicy(nn.Module):
         try:
             self.load_state_dict(tensors)
         except RuntimeError as error:
+            made, own = (
+                x["actor.0.weight"].shape[-1] if "actor.0.weight" in x else 0 for x in (tensors, self.state_dict())
+            )
+            if made != own:
+                raise ValueError(
+                    f"weights must fit the env and hidden_sizes, got {folder}, "
+                    f"made for observations of {made}, not {own}; "
+                    "give both envs the same max_prompt_tokens and max_new_tokens, or use the env it was trained on"
+                ) from None
             raise ValueError(f"weights must fit the env and hidden_sizes, got {folder}: {error}") from None
 
 
