@@ -104,9 +104,10 @@ class Run:
         if isinstance(policy, MLPPolicy):
             trained, found = ((e.single_observation_space, e.single_action_space) for e in (own, envs))
             if (trained[0].shape, trained[0].dtype, trained[1]) != (found[0].shape, found[0].dtype, found[1]):
+                same = ", or give both the same max_prompt_tokens and max_new_tokens" * ("textgen" in own.metadata)
                 raise ValueError(
                     f"env must have the spaces that the run's mlp was trained on, {trained[0]} and {trained[1]}, "
-                    f"got {found[0]} and {found[1]}; evaluate on {self.env_id}"
+                    f"got {found[0]} and {found[1]}; evaluate on {self.env_id}{same}"
                 )
             return policy
         _require_text(envs)

@@ -188,3 +188,16 @@ def test_samples_that_cannot_be_written_fail_before_the_evaluation(run_dir, tmp_
     monkeypatch.setattr("agents.evaluate.evaluate", lambda *_, **__: pytest.fail("evaluated first"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         evaluate_run(run_dir, num_episodes=4, samples=tmp_path / "nowhere" / "samples.jsonl")
+
+
+def test_an_mlp_of_another_width_is_told_how_to_be_of_one(tmp_path):
+    onehot = COPY | {"observation": "onehot"}
+    algorithm = Algorithm(episodes_per_update=4, num_epochs=1, num_minibatches=1)
+    config = TrainConfig("textenvs/Copy-v0", onehot, algorithm=algorithm, model="mlp", num_episodes=4, num_envs=4)
+    run = train(config, tmp_path / "run", quiet=True)
+    with pytest.raises(
+        ValueError, match=r"evaluate on textenvs/Copy-v0, or give both the same max_prompt_tokens and max_"
+    ):
+        evaluate_run(run, env_kwargs=onehot | {"length": 1, "split": "all"}, num_episodes=3)
+    wide = onehot | {"length": 1, "split": "all", "max_prompt_tokens": 3, "max_new_tokens": 3}
+    assert evaluate_run(run, env_kwargs=wide, num_episodes=3)["split"] == "all"
