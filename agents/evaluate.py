@@ -19,7 +19,7 @@ from rich.table import Table
 
 import textenvs
 from agents.checkpoint import newest_state, parameter_hash
-from agents.evaluation_files import write_evaluation, write_samples
+from agents.evaluation_files import file_of, write_evaluation, write_samples
 from agents.judge import find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
 from agents.mlp import MLPPolicy
@@ -242,7 +242,7 @@ def evaluate_run(
     """Evaluate a run's policy on held-out problems, sampled and greedy, against the policy it started from.
 
     A learned reward that `judge.JUDGES` knows is held against its judge by default. The result stays in the run
-    directory as evaluation.json, for `textenvs report`.
+    directory as evaluation.json, or of another env as evaluation-ID-HASH.json, for `textenvs report`.
 
     Args:
         run_dir: a finished run.
@@ -255,10 +255,11 @@ def evaluate_run(
             nowhere.
 
     Returns:
-        JSON-able: split ("train" when the task has no held-out problems); the numbers of `evaluate` for the sampled
-        policy with judge, judge_stderr and reference_perplexity where they exist; the same under "greedy" and, for the
-        sampled start, under "start"; judge_name (None: there is none); "gain" over the start on the same problems;
-        warnings; config, versions, seeds.
+        JSON-able: split ("train" when the task has no held-out problems, "all" when another env has no splits);
+        num_problems, how many different ones were played, 0 where an env tells none; the numbers of `evaluate` for
+        the sampled policy with judge, judge_stderr and reference_perplexity where they exist; the same under "greedy"
+        and, for the sampled start, under "start"; judge_name (None: there is none); "gain" over the start on the same
+        problems; warnings; config, versions, seeds.
 
     Raises:
         ValueError: for a run_dir, num_episodes, seed or judge that cannot be evaluated, an env that the run's policy
@@ -269,6 +270,11 @@ def evaluate_run(
     _check_request(num_episodes, seed, judge)
     kwargs = env_kwargs if env_kwargs is not None else run.env_kwargs if env_id in (None, run.env_id) else {}
     envs, split = held_out_envs(env_id or run.env_id, kwargs, num_envs=min(num_episodes, run.config.num_envs))
+    env = {"id": env_id or run.env_id, "kwargs": dict(kwargs)}
+    is_own = env == {"id": run.env_id, "kwargs": dict(run.env_kwargs)}
+    asked = split if split != "train" or "split" in kwargs else None  # else the env is on its own
+    if asked is None and env["id"] != run.env_id:
+        split = "all"
     rules = getattr(envs.unwrapped, "rules", None)
     if judge is not None and rules is None:
         raise ValueError(
@@ -291,10 +297,11 @@ def evaluate_run(
         if references is not None and isinstance(who, LMPolicy):
             rows[name]["reference_perplexity"] = finite_or_none(perplexity(who, references))
     if samples is not None:
-        write_samples(rollouts["sampled"], samples, split=split)
+        write_samples(rollouts["sampled"], samples, split=asked)
     gains, notes = _compare(rollouts, judged)
     result = {
         "split": split,
+        "num_problems": len({int(info["problem"]) for info in rollouts["sampled"].infos if "problem" in info}),
         **rows["sampled"],
         "greedy": rows["greedy"],
         "start": rows["start"],
@@ -302,11 +309,11 @@ def evaluate_run(
         "gain": gains,
         "warnings": notes,
         "config": json.loads((run_dir / "config.json").read_text(encoding="utf-8")),
-        "env": {"id": env_id or run.env_id, "kwargs": dict(kwargs)},
+        "env": env,
         "seeds": {"training": run.config.seed, "evaluation": seed},
         "versions": versions(),
     }
-    write_evaluation(run_dir, result, rollouts, judged)
+    write_evaluation(run_dir / file_of(None if is_own else env), result, rollouts, judged)
     return result
 
 
@@ -361,7 +368,10 @@ def result_table(result: Mapping[str, Any], title: str) -> Table:
     """Lay out what `evaluate_run` returns: a line a number, means with their standard errors; see docs/metrics.md."""
     blocks = {"sampled": result, "greedy": result["greedy"], "start": result["start"]}
     judge = f"held-out judge: {result['judge_name']}" if result["judge_name"] else "no held-out judge for this reward"
-    table = Table(title=escape(title), caption=f"{result['split']} problems; mean ± standard error; {escape(judge)}")
+    problems = f" of {result['num_problems']:,} {result['split']} problems" if result["num_problems"] else ""
+    played = f"{result['num_episodes']:,} episodes{problems} of {result['env']['id']}"
+    caption = f"{textenvs.printable(played)}; mean ± standard error over episodes; {judge}"
+    table = Table(title=escape(title), caption=escape(caption))
     table.add_column("metric")
     for name in blocks:
         table.add_column(name, justify="right", no_wrap=True)

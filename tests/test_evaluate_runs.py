@@ -9,11 +9,14 @@ import pytest
 import torch
 from small import string_envs, tiny_lm
 
+import textenvs
+from agents import cli
 from agents.algorithms import Algorithm
 from agents.checkpoint import parameter_hash
 from agents.evaluate import evaluate, evaluate_run, held_out_envs, load_run, reference_rollout, result_table
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings
+from agents.report.write import markdown_report
 from agents.sft import perplexity
 from agents.train import TrainConfig, train
 
@@ -201,3 +204,30 @@ def test_an_mlp_of_another_width_is_told_how_to_be_of_one(tmp_path):
         evaluate_run(run, env_kwargs=onehot | {"length": 1, "split": "all"}, num_episodes=3)
     wide = onehot | {"length": 1, "split": "all", "max_prompt_tokens": 3, "max_new_tokens": 3}
     assert evaluate_run(run, env_kwargs=wide, num_episodes=3)["split"] == "all"
+
+
+def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_dir, capsys):
+    """Its own id, twice, and another whose task has one split, as of the user's own rows for two splits."""
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("evaluation*"))
+    own = evaluate_run(run, num_episodes=4)
+    prompts = {pair["prompt"] for pair in json.loads((run / "evaluation.json").read_text())["pairs"]}
+    assert (own["split"], own["num_problems"]) == ("heldout", len(prompts))
+    before = (run / "evaluation.json").read_bytes()
+    task = textenvs.make_task("reverse", length=2, alphabet="abcd", split="heldout")
+    textenvs.register_envs([textenvs.Entry("OwnHeldout-v0", "tests", {"task": task, "dense": True})])
+    cli.main(["evaluate", str(run), "--env", "OwnHeldout-v0", "--episodes", "40"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"40 episodes of {len(task)} all problems of OwnHeldout-v0; mean ± standard error" in shown
+    assert (run / "evaluation.json").read_bytes() == before
+    (left,) = run.glob("evaluation-OwnHeldout-v0-*.json")
+    other = evaluate_run(run, env_id="OwnHeldout-v0", num_episodes=4)
+    assert (other["split"], other["env"]) == ("all", {"id": "OwnHeldout-v0", "kwargs": {}})
+    assert json.loads(left.read_text())["num_episodes"] == 4
+    evaluate_run(run, env_kwargs=COPY | {"split": "train"}, num_episodes=4)
+    assert len(list(run.glob("evaluation*.json"))) == 3
+    markdown = markdown_report([run])
+    assert "`heldout`, `textenvs/Copy-v0`" in markdown
+    assert "`all`, `OwnHeldout-v0`" in markdown
+    assert "`train`, `textenvs/Copy-v0`" in markdown
+    assert (run / "evaluation.json").read_bytes() == before

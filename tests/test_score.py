@@ -315,7 +315,7 @@ def test_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run("score", COPY, "--input", str(tmp_path / "binary.jsonl")) == 2
     assert r"binary.jsonl:2: line must be JSON, got '\x00\x01\x1b[2J'" in capsys.readouterr().err
     assert run("score", COPY, "--input", str(tmp_path)) == 2
-    assert "Is a directory" in capsys.readouterr().err
+    assert "must be a file, got a directory; name another" in capsys.readouterr().err
     assert run("score", "CartPole-v1", "--input", str(tmp_path / "empty.jsonl")) == 2
     assert "no text environment" in capsys.readouterr().err
 

@@ -49,15 +49,14 @@ def _episode(sample: Mapping[str, Any], k: int) -> dict[str, Any]:
     }
 
 
-def evaluation(run: RunRecord) -> dict[str, Any]:
-    """Lay out what evaluate left.
+def evaluation(run: RunRecord, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out one of what evaluate left.
 
     Returns:
         The run's label; env, split, judge and warnings; "columns" and "rows": a row a number, and in it a pair of mean
         and standard error a policy; "main": of the reward and the judge these pairs, and their gain over the start;
         "pairs" of episodes on the same problem.
     """
-    found = _mapping(run.evaluation)
     tables = {"sampled": found, "greedy": _mapping(found.get("greedy")), "start": _mapping(found.get("start"))}
     rows: list[tuple[str, list[Any]]] = []
     for name in tables["start"]:

@@ -60,7 +60,7 @@ def _run(data: Mapping[str, Any]) -> list[str]:
             span(evaluation["run"]),
             span(row["by"]),
             *map(_plus_minus, [*row["cells"], row["gain"]]),
-            span(evaluation["split"]),
+            ", ".join(span(evaluation[key]) for key in ("split", "env") if evaluation[key]) or "unknown",
         ]
         for evaluation in data["evaluations"]
         for row in evaluation["main"]

@@ -43,7 +43,7 @@ def run_page(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "checks": checks,
         "episodes": [episode for k, run in enumerate(runs) for episode in episodes(run, k)],
         "num_episodes": sum(run.num_samples for run in runs),
-        "evaluations": [evaluation(run) for run in runs if run.evaluation is not None],
+        "evaluations": [evaluation(run, found) for run in runs for found in run.evaluations],
         "settings": settings,
         "environment": environment,
     }

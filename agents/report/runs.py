@@ -19,7 +19,7 @@ class RunRecord:
         metrics: an object an update, at least one.
         samples: those that the page shows.
         num_samples: that were written.
-        evaluation: what `textenvs evaluate` left, or None.
+        evaluations: what `textenvs evaluate` left, that of the run's own env first.
         environment: what computed it.
         is_cut: whether the last line of metrics.jsonl is not whole.
         is_finished: whether there is a final model.
@@ -30,7 +30,7 @@ class RunRecord:
     metrics: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     num_samples: int
-    evaluation: dict[str, Any] | None
+    evaluations: list[dict[str, Any]]
     environment: dict[str, Any]
     is_cut: bool
     is_finished: bool
@@ -63,7 +63,7 @@ def read_run(run_dir: Path, *, num_runs: int = 1) -> RunRecord:
             "empty; wait for its first update, or name the run's directory"
         )
     samples, num_samples, _ = read_lines(run_dir / "samples.jsonl", max_bytes=MAX_SAMPLE_BYTES // num_runs)
-    evaluation = run_dir / "evaluation.json"
+    evaluations = [run_dir / "evaluation.json", *sorted(run_dir.glob("evaluation-*.json"))]
     config = run_dir / "config.json"
     return RunRecord(
         name=run_dir.resolve().name,
@@ -71,7 +71,7 @@ def read_run(run_dir: Path, *, num_runs: int = 1) -> RunRecord:
         metrics=metrics,
         samples=samples,
         num_samples=num_samples,
-        evaluation=read_object(evaluation) if evaluation.is_file() else None,
+        evaluations=[read_object(path) for path in evaluations if path.is_file()],
         environment=run_environment(run_dir),
         is_cut=is_cut,
         is_finished=(run_dir / "final").is_dir(),

@@ -99,11 +99,11 @@ function gallery(block, page) {
 
 /** Held-out problems before and after training, reward beside judge. */
 function pairs(block, evaluations) {
-  const all = evaluations.flatMap((evaluation) => evaluation.pairs.map((pair) => ({ ...pair, judge: evaluation.judge, run: evaluation.run, split: evaluation.split })));
+  const all = evaluations.flatMap((evaluation) => evaluation.pairs.map((pair) => ({ ...pair, judge: evaluation.judge, run: evaluation.run, problem: `${evaluation.split ?? "unknown"} problem${evaluation.env ? ` of ${evaluation.env}` : ""}` })));
   if (!all.length) return;
   const score = (side, judge) => `reward ${spell(side.return)}` + (judge === null ? "" : ` · ${judge} ${spell(side.judge)}`);
   const one = (pair) => make("article", { class: "pair" },
-    make("p", { class: "facts" }, make("span", {}, pair.run), make("span", {}, `${pair.split ?? "unknown"} problem`)),
+    make("p", { class: "facts" }, make("span", {}, pair.run), make("span", {}, pair.problem)),
     ...[["before", pair.before], ["after", pair.after]].map(([name, side]) => make("div", {}, make("p", { class: "side" }, make("b", {}, name), ` ${score(side, pair.judge)}`),
       make("p", { class: "text" }, make("span", { class: "prompt" }, pair.prompt ?? ""), make("span", { class: "response" }, side.response ?? "")))));
   const list = make("div", { class: "all" });
