@@ -228,7 +228,7 @@ def train(
     make_env(env_id, env_kwargs, ours=model != "mlp")
 
     from agents.lora import LoraSettings
-    from agents.train import TrainConfig
+    from agents.train import TrainConfig, going_on
     from agents.train import train as run
 
     config = TrainConfig(
@@ -243,8 +243,12 @@ def train(
         lora=None if lora_rank is None else LoraSettings(rank=lora_rank, alpha=2.0 * lora_rank),
         autocast=autocast,
     )
+    finished = resume and (run_dir / "final").is_dir()
     run(config, run_dir, resume=resume)
+    if finished:
+        print(f"{run_dir} was finished already: nothing was trained{going_on(config, run_dir)}")
     print(f"{run_dir}: final/, curve.png, metrics.jsonl, samples.jsonl")
+    print(f"next: textenvs evaluate {run_dir}; textenvs report {run_dir}")
 
 
 def sft(

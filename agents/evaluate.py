@@ -157,7 +157,8 @@ def load_run(run_dir: Path) -> Run:
     for name in _MODEL[:1] if run.config.model == "mlp" else names:
         if not (final / name).is_file():
             raise ValueError(
-                f"run_dir must hold a finished run, got {run_dir}, which has no final/{name}; train with --resume"
+                f"run_dir must hold a finished run, got {run_dir}, which has no final/{name}; finish it by the "
+                "command that trained it, with --resume"
             )
     return run
 

@@ -343,7 +343,15 @@ def _open_run(run_dir: Path, config: TrainConfig, resume: bool) -> None:
     changed = [name for name in new if name not in _FREE_ON_RESUME and old.get(name) != new[name]]
     if changed:
         differences = "; ".join(f"{name} {old.get(name)} -> {new[name]}" for name in changed)
-        raise ValueError(f"settings must be those of the run in {run_dir}, got {differences}; change them back")
+        other = going_on(config, run_dir) if changed == ["num_episodes"] else ""
+        raise ValueError(f"settings must be those of the run in {run_dir}, got {differences}; change them back{other}")
+
+
+def going_on(config: TrainConfig, run_dir: Path) -> str:
+    """The end of a sentence about a run that has its episodes: how its model gets more; empty while it has none."""
+    if config.model == "mlp" or config.lora is not None or not (run_dir / "final").is_dir():
+        return ""
+    return f"; a new run goes on from its model with --model {run_dir}/final"
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:

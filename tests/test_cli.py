@@ -377,3 +377,22 @@ def test_an_env_of_the_users_own_trains_from_the_command(tmp_path: Path) -> None
         command = [sys.executable, "-c", code, *arguments]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
+
+
+def test_a_finished_run_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After training, when it is resumed once more, and when it is asked to grow."""
+    run_dir = tmp_path / "run"
+    trains = ["train", *COPY, "--run-dir", str(run_dir), *FAST]
+    assert run(*trains) == 0
+    assert capsys.readouterr().out.endswith(f"next: textenvs evaluate {run_dir}; textenvs report {run_dir}\n")
+    begins = f"a new run goes on from its model with --model {run_dir}/final"
+    assert run(*trains, "--resume") == 0
+    assert f"{run_dir} was finished already: nothing was trained; {begins}\n" in capsys.readouterr().out
+    more = [word if word != FAST[FAST.index("--episodes") + 1] else "999" for word in trains]
+    assert run(*more, "--resume") == 2
+    assert lines(capsys).endswith(
+        f"num_episodes {trains[trains.index('--episodes') + 1]} -> 999; change them back; {begins}\n"
+    )
+    assert run(*trains, "--resume", "--seed", "7") == 2
+    assert begins not in lines(capsys)
+    assert run("train", *COPY, "--run-dir", str(tmp_path / "more"), *FAST, "--model", f"{run_dir}/final") == 0

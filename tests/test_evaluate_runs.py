@@ -183,7 +183,7 @@ def test_what_is_no_finished_run_is_refused(run_dir, tmp_path):
 def test_a_half_written_run_is_refused(run_dir, tmp_path, name):
     shutil.copytree(run_dir, tmp_path / "run")
     (tmp_path / "run" / "final" / name).unlink()
-    with pytest.raises(ValueError, match=f"which has no final/{name}; train with --resume"):
+    with pytest.raises(ValueError, match=f"which has no final/{name}; finish it by the command that trained it, with"):
         load_run(tmp_path / "run")
 
 
