@@ -21,8 +21,9 @@ def test_zips_are_refused_unless_trusted_and_play_as_saved(tmp_path: Path, inlin
     from sb3_contrib import MaskablePPO, RecurrentPPO
     from stable_baselines3 import DQN
 
-    suite = replace(TINY, envs=(SuiteEnv("textenvs/Copy-v0", {**COPY, "observation": "onehot"}),))
-    env = gym.make("textenvs/Copy-v0", **suite.envs[0].env_kwargs)
+    suite = replace(TINY, envs=TINY.envs[:1])
+    onehot = SuiteEnv("textenvs/Copy-v0", {**COPY, "observation": "onehot"})  # as it was saved, which nobody says again
+    env = gym.make("textenvs/Copy-v0", **onehot.env_kwargs)
     makers: list[tuple[Any, str]] = [(DQN, "MlpPolicy"), (MaskablePPO, "MlpPolicy"), (RecurrentPPO, "MlpLstmPolicy")]
     for maker, policy in makers:
         saved = maker(policy, env, seed=3)
@@ -33,8 +34,13 @@ def test_zips_are_refused_unless_trusted_and_play_as_saved(tmp_path: Path, inlin
         rows, _ = run_benchmark(suite, [str(path)], [0], tmp_path / maker.__name__, zips_trusted=True, quiet=True)
         (row,) = rows.values()
         assert (row["status"], row["error"], row["episodes"]) == ("ok", "", 0)
-        assert row["final_return_greedy"] == pytest.approx(greedy_return(saved, suite.envs[0]))
-    wrong = replace(suite, envs=TINY.envs[:1])
+        assert row["final_return_greedy"] == pytest.approx(greedy_return(saved, onehot))
+    saved = DQN("MlpPolicy", gym.make("textenvs/Copy-v0", **COPY), seed=3)
+    saved.save(tmp_path / "tokens.zip")
+    names = [str(tmp_path / "tokens.zip"), str(path), "ppo"]
+    rows, _ = run_benchmark(suite, names, [0], tmp_path / "both", zips_trusted=True, quiet=True)
+    assert [row["status"] for row in rows.values()] == ["ok"] * 3
+    wrong = replace(suite, envs=(SuiteEnv("textenvs/Copy-v0", COPY | {"length": 1, "split": "all"}),))
     rows, _ = run_benchmark(wrong, [str(path)], [0], tmp_path / "wrong", zips_trusted=True, quiet=True)
     assert "must have been trained on the spaces of the env" in next(iter(rows.values()))["error"]
 

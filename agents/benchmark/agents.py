@@ -179,6 +179,9 @@ def _function(name: str) -> Callable[[Any], Any]:
 def observation_kwargs(agent: Agent, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The env's keyword arguments with the observations that the agent reads."""
     own = {"observation": agent.settings.get("observation", "tokens")} if agent.kind == "sb3" else {}
+    if agent.kind == "zip":
+        space = _read_zip(Path(agent.name), agent.settings["sha256"])[0]["observation_space"]
+        own = {"observation": "onehot" if getattr(space, "dtype", None) == np.float32 else "tokens"}
     return {**own, **env_kwargs}
 
 
@@ -253,18 +256,25 @@ def _train_sb3(
     return lambda envs: SB3Policy(learner.policy, seed, float(getattr(learner, "exploration_rate", 0.0)))
 
 
-def _zip_policy(path: Path, sha256: str, envs: VectorEnv[Any, Any, Any], seed: int) -> Policy:
-    """Read the policy of a trusted SB3 zip, of any algorithm."""
+def _read_zip(path: Path, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what a trusted SB3 zip says of its agent, and its parameters."""
     from stable_baselines3.common.save_util import load_from_zip_file
 
     if _zip_settings(path, True)["sha256"] != sha256:
         raise ValueError(f"{path} must stay as it is while a benchmark runs, got other bytes; start again")
     try:
         data, parameters, _ = load_from_zip_file(path, device="cpu")
-        space, _, _ = data["observation_space"], data["policy_class"], parameters["policy"]
+        _ = data["observation_space"], data["policy_class"], data["action_space"], parameters["policy"]
     except Exception as error:  # whatever pickles raise
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} must be what an SB3 agent's save() wrote, got {said}; save it again") from None
+    return data, parameters
+
+
+def _zip_policy(path: Path, sha256: str, envs: VectorEnv[Any, Any, Any], seed: int) -> Policy:
+    """Make the policy of a trusted SB3 zip, of any algorithm."""
+    data, parameters = _read_zip(path, sha256)
+    space = data["observation_space"]
     if (space, data["action_space"]) != (envs.single_observation_space, envs.single_action_space):
         raise ValueError(
             f"{path} must have been trained on the spaces of the env, {envs.single_observation_space} and "
