@@ -346,7 +346,7 @@ def _fail(message: object, status: int) -> int:
     if isinstance(message, ModuleNotFoundError) and isinstance(message.__cause__, ModuleNotFoundError):
         module = re.search("Check whether '(.+)' contains env registration", said)
         said = missing_module(module[1], str(message.__cause__.name)) if module else said
-    print("textenvs:", said, file=sys.stderr)
+    print("textenvs:", "\n".join(map(textenvs.printable, said.split("\n"))), file=sys.stderr)
     return status
 
 

@@ -177,10 +177,11 @@ def benchmark(
     if against is not None and against not in known:
         hint = textenvs.near_miss(against, [*known])
         raise UsageError(f"--against must be one of the agents, got {against!r}; {hint}")
+    chosen = seed_list(seeds)
     rows, curves = run_benchmark(
         asked,
         names,
-        seed_list(seeds),
+        chosen,
         folder,
         num_workers=jobs,
         retry_failed=retry_failed,
@@ -200,8 +201,9 @@ def benchmark(
     for row in failed:
         said = f"{row['agent']} on {row['env_id']}, seed {row['seed']}, failed: {row['error']}"
         print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
-    if failed:
+    asked_for = [row for row in failed if row["agent"] in names and row["seed"] in chosen]
+    if asked_for:
         raise RuntimeError(
-            f"{len(failed)} of {len(rows)} jobs failed, see log.txt of each in {folder / 'jobs'}; "
-            "the same command with --retry-failed runs them again"
+            f"{len(asked_for)} of {len(names) * len(chosen) * len(asked.envs)} jobs failed, see log.txt of each in "
+            f"{folder / 'jobs'}; the same command with --retry-failed runs them again"
         )

@@ -27,7 +27,8 @@ from rich.table import Table
 
 import textenvs
 from agents.algorithms import ALGORITHMS
-from agents.evaluate import evaluate, held_out_envs, load_run
+from agents.evaluate import evaluate, load_run
+from agents.held_out import held_out_envs
 from agents.rollout import Rollout
 from agents.text_metrics import best_of, best_of_kl, summarise
 from agents.train import TrainConfig, train

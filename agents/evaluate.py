@@ -20,6 +20,7 @@ from rich.table import Table
 import textenvs
 from agents.checkpoint import newest_state, parameter_hash
 from agents.evaluation_files import file_of, write_evaluation, write_samples
+from agents.held_out import held_out_envs
 from agents.judge import find_judge, gain, judge_scores, reward_hacking
 from agents.lm import LMPolicy
 from agents.mlp import MLPPolicy
@@ -161,16 +162,6 @@ def load_run(run_dir: Path) -> Run:
                 "command that trained it, with --resume"
             )
     return run
-
-
-def held_out_envs(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int) -> tuple[VectorEnv[Any, Any, Any], str]:
-    """Make envs of the held-out problems, or of the training problems when the task has no others; and say which."""
-    if "split" in env_kwargs:
-        return make_envs(env_id, num_envs, env_kwargs), str(env_kwargs["split"])
-    try:
-        return make_envs(env_id, num_envs, {**env_kwargs, "split": "heldout"}), "heldout"
-    except (TypeError, ValueError):  # no such setting, too few problems, or prompts of the user's own
-        return make_envs(env_id, num_envs, env_kwargs), "train"
 
 
 def evaluate(

@@ -104,7 +104,8 @@ def play_run(run_dir: Path, *, episodes: int, seed: int, color: TokenNumber = "a
         seed: of the problems and the draws.
         color: what colours the tokens; where there are no colours, the numbers are printed instead.
     """
-    from agents.evaluate import FIRST_EPISODE, held_out_envs, load_run
+    from agents.evaluate import FIRST_EPISODE, load_run
+    from agents.held_out import held_out_envs
     from agents.runlog import find_vocab, token_columns
     from agents.update import make_batch, rollout_log_probs
 

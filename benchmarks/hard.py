@@ -55,7 +55,8 @@ def job(name: str, arm: str, seed: int) -> dict[str, Any]:
     import torch
 
     from agents.algorithms import ALGORITHMS
-    from agents.evaluate import held_out_envs, load_run
+    from agents.evaluate import load_run
+    from agents.held_out import held_out_envs
     from agents.rollout import collect
     from agents.sft import SFTConfig, sft
     from agents.train import TrainConfig, make_envs, train

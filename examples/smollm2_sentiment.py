@@ -30,8 +30,9 @@ import torch
 import textenvs
 from agents.algorithms import ALGORITHMS
 from agents.demo import continuations, measure
-from agents.evaluate import evaluate, held_out_envs
+from agents.evaluate import evaluate
 from agents.gguf import cache_directory, convert_gguf
+from agents.held_out import held_out_envs
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings
 from agents.train import TINY_MODEL, TrainConfig, train

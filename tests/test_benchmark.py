@@ -298,3 +298,38 @@ def test_a_column_has_the_short_name_of_its_environment(tmp_path: Path, inline: 
     assert cells(summarise(own))[0][4:] == ["Copy", "Reverse"]
     alike = {key: row | {"env_id": "mine:Copy-v0"} for key, row in rows.items()}
     assert cells(summarise(alike))[0][4:] == [key[1] for key in rows]
+
+
+def test_a_job_that_nobody_asked_for_again_fails_no_command(
+    tmp_path: Path, acts: Path, inline: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"textenvs/Copy-v0{json.dumps(COPY)}", "--out", str(tmp_path / "out"), "--seeds", "1"]
+    assert run(*arguments, "--agents", "acts:broken,random") == 1
+    assert "textenvs: 1 of 2 jobs failed" in capsys.readouterr().err
+    assert run(*arguments, "--agents", "random") == 0
+    assert "acts:broken on textenvs/Copy-v0, seed 0, failed" in capsys.readouterr().err
+
+
+def test_a_list_of_ids_from_before_lists_had_names_goes_on(tmp_path: Path, inline: list[Any]) -> None:
+    suite = load_suite(f"textenvs/Copy-v0{json.dumps(COPY)}")
+    run_benchmark(suite, ["random"], [0], tmp_path / "out", quiet=True)
+    path = tmp_path / "out" / "suite.json"
+    path.write_text(path.read_text().replace(suite.name, "own"), encoding="utf-8")
+    rows, _ = run_benchmark(suite, ["random"], [0, 1], tmp_path / "out", quiet=True)
+    assert [key[2] for key in inline] == [0, 1]
+    assert len(rows) == 2
+
+
+def test_a_hostile_directory_says_nothing_to_the_terminal(
+    tmp_path: Path, inline: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, env = tmp_path / "out", f"textenvs/Copy-v0{json.dumps(COPY)}"
+    run_benchmark(load_suite(env), ["random"], [0], out, quiet=True)
+    path = out / "suite.json"
+    noted = json.loads(path.read_text())
+    noted["envs"][0] |= {"slug": "\x1b]0;pwned\x07\x1b[2J", "id": "other"}
+    path.write_text(json.dumps(noted), encoding="utf-8")
+    assert run(env, "--agents", "random", "--seeds", "1", "--out", str(out)) == 2
+    said = capsys.readouterr().err
+    assert r"\x1b]0;pwned\x07" in said
+    assert "\x1b" not in said

@@ -10,7 +10,8 @@ import torch
 from small import Ragged, ragged_envs, string_envs, tiny_lm
 
 import textenvs
-from agents.evaluate import evaluate, held_out_envs, reference_rollout
+from agents.evaluate import evaluate, reference_rollout
+from agents.held_out import held_out_envs
 from agents.policy import OraclePolicy, RandomPolicy
 from agents.rollout import collect
 from agents.sft import perplexity

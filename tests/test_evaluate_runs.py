@@ -13,7 +13,8 @@ import textenvs
 from agents import cli
 from agents.algorithms import Algorithm
 from agents.checkpoint import parameter_hash
-from agents.evaluate import evaluate, evaluate_run, held_out_envs, load_run, reference_rollout, result_table
+from agents.evaluate import evaluate, evaluate_run, load_run, reference_rollout, result_table
+from agents.held_out import held_out_envs
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings
 from agents.report.write import markdown_report

@@ -14,6 +14,7 @@ from tasks_for_tests import GuessingGame, SpelledOut
 
 import textenvs
 from agents.cli import main
+from agents.held_out import held_out_envs
 
 
 def run(*arguments: str) -> int:
@@ -248,8 +249,84 @@ def test_check_warns_where_a_reference_misses_the_threshold() -> None:
 
     settings = {"task": Lenient, "reward": lambda problem, text: 0.5 * (text in problem.references)}
     textenvs.register_envs([textenvs.Entry("Own-v0", "mine", settings, reward_threshold=0.9)])
-    with pytest.warns(UserWarning, match=r"reward_threshold must .*got 0.9, and problem 0's scores 0.5 .*3 of 3"):
+    with pytest.warns(UserWarning, match=r"reward_threshold must .*got 0.9, .* 3 problems score 0.5 in the mean"):
         assert run("check", "Own-v0") == 0
+
+
+def test_a_threshold_is_of_the_mean_of_the_references_not_of_each() -> None:
+    def reward(problem: textenvs.Problem, text: str) -> float:
+        return (0.9 if problem.prompt == "1" else 1.0) * (text in problem.references)
+
+    rules = textenvs.Rules(SpelledOut(), reward=reward)
+    textenvs.check_references(rules, reward_threshold=0.96)
+    with pytest.warns(UserWarning, match=r"score 0.966667 in the mean, problem 0's 0.9;"):
+        textenvs.check_references(rules, reward_threshold=0.97)
+
+
+class Many(SpelledOut):
+    """400 problems, of which every other one has a reference of 5 letters, and a demonstration that may be none."""
+
+    first = 0
+
+    def __len__(self) -> int:
+        return 400
+
+    def __getitem__(self, k: int) -> textenvs.Problem:
+        return textenvs.Problem("1", ("three" if k % 2 == self.first else "one",))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_references_are_drawn_whatever_the_order_of_the_problems(first: int) -> None:
+    rules = textenvs.Rules(type("Own", (Many,), {"first": first})(), max_new_tokens=4)
+    with pytest.warns(UserWarning, match="which cuts the reference of") as caught:
+        textenvs.check_references(rules, num_problems=200)
+    num = int(re.search(r"reference of (\d+) of 200", str(caught[0].message))[1])  # type: ignore[index]
+    assert 70 < num < 130
+
+
+def test_a_demonstration_of_nothing_is_none() -> None:
+    class Silent(SpelledOut):
+        def demonstration(self, problem: textenvs.Problem) -> list[str]:
+            return []
+
+    textenvs.check_references(textenvs.Rules(Silent()), reward_threshold=1.0)
+
+
+# ------------------------------------------------------------------------------------------------------- splits
+
+
+def test_a_class_that_knows_no_split_has_no_held_out_problems() -> None:
+    class Heedless(SpelledOut):
+        def __init__(self, **settings: object) -> None:
+            super().__init__()
+
+    class Closed(SpelledOut):
+        def __init__(self) -> None:
+            super().__init__()
+
+    class Own(SpelledOut):
+        def __init__(self, *, longest: int = 5, **settings: str) -> None:
+            super().__init__(**settings)
+
+    for cls, split in ((Closed, "train"), (Heedless, "train"), (Own, "heldout")):
+        textenvs.register_envs([textenvs.Entry(f"{cls.__name__}-v0", "mine", {"task": cls})])
+        envs, found = held_out_envs(f"{cls.__name__}-v0", {}, 2)
+        assert (found, envs.unwrapped.rules.task[0].prompt) == (split, "4" if split == "heldout" else "1")
+    assert textenvs.make_task(Own, longest=4, split="heldout")[0].prompt == "4"
+    with pytest.raises(TypeError, match="did you mean 'max_new_tokens'"):
+        gym.make("TextGen-v0", task=Heedless, max_new_token=3)
+
+
+def test_a_held_out_split_that_is_broken_is_no_missing_one() -> None:
+    class Damaged(SpelledOut):
+        def __init__(self, *, split: str = "train") -> None:
+            super().__init__(split=split)
+            if split == "heldout":
+                raise ValueError("held.txt is damaged")
+
+    textenvs.register_envs([textenvs.Entry("Own-v0", "mine", {"task": Damaged})])
+    with pytest.raises(ValueError, match=r"held\.txt is damaged"):
+        held_out_envs("Own-v0", {}, 2)
 
 
 def test_references_that_nobody_wrote_are_no_fault() -> None:

@@ -72,6 +72,7 @@ def test_where_nobody_learnt_nothing_is_drawn_of_learning(tmp_path: Path) -> Non
     assert [line["name"] for line in data["profiles"]] == ["random"]
     alone = gather([write_benchmark(tmp_path / "failed", rows[2:])])
     assert (alone["growth"], alone["profiles"]) == ([], [])
+    assert alone["subject"] == "1 agent in 1 environment, 2 jobs; no agent has a score; the first is ppo"
     assert "profiles" not in {a.get("id") for _, a in Reader(render(alone)).tags}
 
 

@@ -140,24 +140,25 @@ def board(rules: Rules, *, num_problems: int = NUM_PROBLEMS) -> dict[str, Played
 def check_references(rules: Rules, *, reward_threshold: float | None = None, num_problems: int = NUM_PROBLEMS) -> None:
     """Check that a task's references can be given: play each problem's demonstration, to see where the budget cuts it.
 
-    It warns when the budget cuts some, and when one that fits scores below the threshold. The end token needs no room:
-    the last token of the budget ends the episode too. A problem without a demonstration says nothing.
+    It warns when the budget cuts some, and when those that fit score below the threshold in the mean. The end token
+    needs no room: the last token of the budget ends the episode too. A problem without a demonstration says nothing.
 
     Args:
         rules: of the env.
         reward_threshold: of its id.
-        num_problems: at most so many, spread evenly over the split, at least 1.
+        num_problems: at most so many, drawn at random but always the same, at least 1.
 
     Raises:
         ValueError: the budget cuts all of them, or the vocabulary cannot spell one; names the problem.
     """
     answers: dict[int, IntArray] = {}
-    for k in _spread(rules, num_problems):
+    drawn = np.random.default_rng(_RANDOM_SEED).permutation(len(rules.task))[:num_problems]
+    for k in np.sort(drawn).tolist():
         try:
             ids = rules.demonstration(rules.task[k], whole=True)
         except ValueError as error:
             raise ValueError(f"the reference of problem {k}: {error}") from None
-        if ids is not None:
+        if ids:
             answers[k] = np.array(ids, dtype=np.int64)
     cut = [k for k, ids in answers.items() if _is_cut(rules, rules.task[k], ids)]
     if cut:
@@ -178,12 +179,14 @@ def check_references(rules: Rules, *, reward_threshold: float | None = None, num
         scores = _scores(rules, [rules.task[k] for k in whole], [answers[k] for k in whole])
     except (RewardError, ImportError):  # which the env itself says
         return
-    scored = [(k, float(value)) for k, value, status in zip(whole, scores.values, scores.status, strict=True)]
-    low = [(k, value) for k, value in scored if value < reward_threshold]
-    if low:
+    scored = {k: float(value) for k, value in zip(whole, scores.values, strict=True) if np.isfinite(value)}
+    mean = sum(scored.values()) / max(len(scored), 1)
+    if scored and mean < reward_threshold:
+        worst = min(scored, key=scored.__getitem__)
         warnings.warn(
-            f"reward_threshold must be in the references' reach, got {reward_threshold:g}, and problem {low[0][0]}'s "
-            f"scores {low[0][1]:.6g} ({len(low)} of {len(whole)} score less); mend the references or the reward",
+            f"reward_threshold must be in the references' reach, got {reward_threshold:g}, and those of "
+            f"{len(scored)} problems score {mean:.6g} in the mean, problem {worst}'s {scored[worst]:.6g}; mend the "
+            "references or the reward",
             stacklevel=2,
         )
 

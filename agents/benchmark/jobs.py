@@ -118,7 +118,8 @@ def _row(job: Job) -> Row:
 
 def _measure(job: Job) -> tuple[Row, Curve]:
     from agents.baselines import BaselineResult
-    from agents.evaluate import FIRST_EPISODE, held_out_envs
+    from agents.evaluate import FIRST_EPISODE
+    from agents.held_out import held_out_envs
     from agents.rollout import collect
 
     curve = Curve(job.num_episodes, job.seconds)

@@ -62,9 +62,9 @@ def _subject(summary: Summary, num_jobs: int) -> str:
     """Say what was run, and whose score the second half of the sentence gives: a name stands in this half only."""
     sizes = {"agent": len(summary["agents"]), "environment": len(summary["envs"]), "job": num_jobs}
     agents, envs, jobs = (f"{size} {name}" + "s" * (size != 1) for name, size in sizes.items())
-    learnt = any(agent["learns"] for agent in summary["agents"])
-    best = "the best that learns" if learnt else "no agent here has learnt, and the best"
-    return f"{agents} in {envs}, {jobs}; {best} is {summary['against']}"
+    (best,) = (agent for agent in summary["agents"] if agent["agent"] == summary["against"])
+    scored = "no agent here has learnt, and the best" if best["iqm"] is not None else "no agent has a score; the first"
+    return f"{agents} in {envs}, {jobs}; {'the best that learns' if best['learns'] else scored} is {summary['against']}"
 
 
 def _summary(summary: Summary) -> str:

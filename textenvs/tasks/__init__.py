@@ -63,19 +63,28 @@ def make_task(task: str | type[Task], **settings: Any) -> Task:
         name, task_class = task, getattr(import_module(module), class_name)
     else:
         name, task_class = task.__name__, task
-    parameters = signature(task_class).parameters.values()
-    known = [p.name for p in parameters if p.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
-    takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
+    known = _settings_of(task_class)
     for setting in settings:
-        if setting not in known and not takes_any:
+        if setting not in known:
             hint = near_miss(setting, [*known, *ENV_SETTINGS])
-            if "config" in known:
+            if name == "reasoning_gym":
                 hint = f"the dataset's own settings go into config={{...}}; {hint}"
             # Python's own words too: TorchRL tries settings of other envs, looks for these, and goes on without.
             python = f"an unexpected keyword argument {setting!r}"
             raise TypeError(f"{setting!r} is not a setting of task {name!r} or of the env ({python}); {hint}")
     made: Task = task_class(**settings)
     return made
+
+
+def _settings_of(task_class: type[Task]) -> list[str]:
+    """Names of a class's parameters; with **kwargs, which hand on what they get, those of the classes above too."""
+    known: list[str] = []
+    for cls in (cls for cls in task_class.__mro__ if issubclass(cls, Task) and "__init__" in vars(cls)):
+        parameters = list(signature(cls).parameters.values())
+        known += [p.name for p in parameters if p.kind in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+        if all(p.kind is not Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return list(dict.fromkeys(known))
 
 
 def misspelt_setting(name: str, task: Task) -> str:
