@@ -269,9 +269,10 @@ def _identity(env: SuiteEnv) -> str:
 def near_id(env_id: str) -> str:
     """The end of an error on an id that nobody registered; of `module:Name-v0` where the module is one, its ids."""
     module, _, name = env_id.rpartition(":")
-    if module not in sys.modules:
+    ours = module.partition(".")[0] == "textenvs"  # whose ids need no module
+    if ours or module not in sys.modules:
         known = [entry.id for entry in textenvs.ENTRIES]
-        return textenvs.near_miss(env_id, known, instead=NO_ID)
+        return textenvs.near_miss(name if ours else env_id, known, instead=NO_ID)
     own = [spec.id for spec in gym.registry.values() if _is_own(spec, module)]
     if not own:
         return f"{module} registers no id; end it with textenvs.register_envs([textenvs.Entry({name!r}, ...)])"

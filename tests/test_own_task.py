@@ -357,3 +357,8 @@ def test_the_references_of_every_id_fit_and_reach_its_threshold(entry: textenvs.
     except ImportError as error:
         pytest.skip(str(error))
     textenvs.check_references(rules, reward_threshold=entry.reward_threshold)
+
+
+def test_the_librarys_own_module_before_an_id_hides_no_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "textenvs:textenvs/Cpoy-v0") == 2
+    assert "did you mean 'textenvs/Copy-v0'?" in lines(capsys)
