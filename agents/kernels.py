@@ -1,16 +1,19 @@
 """Faster kernels for the layers of unmodified models: same weights, same function, same gradients.
 
-On processors of some makers PyTorch's matrix products (MKL) keep to 256-bit vectors. oneDNN, which PyTorch carries too,
-takes the widest there are: 1.5 to 2.7 times as fast, from the weights as they stand. And attention of one token a row
-is two batched products; the general kernel takes up to three times as long for it. GELU's tanh is taken from exp, which
-is twice as fast, and its derivative on the way. Sums are taken in another order, so results agree to float32 rounding.
+On processors of other makers than its own PyTorch's matrix products (MKL) keep to 256-bit vectors. oneDNN, also in
+PyTorch, takes the widest there are: 1.5 to 2.7 times as fast, from the weights as they stand. On Intel's own it is the
+slower one, and not used. And attention of one token a row is two batched products; the general kernel takes up to three
+times as long for it. GELU's tanh is taken from exp, which is twice as fast, and its derivative on the way. Sums are
+taken in another order, so results agree to float32 rounding.
 """
 
 import ctypes
 import math
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -22,14 +25,23 @@ from transformers.activations import GELUTanh
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
-_MIN_PRODUCTS = 2**20  # below, the call costs more than the wider vectors save
-_MIN_PRODUCTS_WITH_GRADIENT = 2**22  # the same for a function of our own with its backward
 _MIN_GELUS = 2**14  # likewise, activations
 _MIN_GELUS_WITH_GRADIENT = 2**15
 _CACHED = 2**16  # elements of the temporary arrays of `_gelu`: several operations pass them
 _ATTENTION = "sdpa_or_one_token"
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "tanh"), "silu": ("swish", "")}  # oneDNN's names
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def mkl_is_wide(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether PyTorch's own products take the widest vectors there are: with MKL, on processors of Intel's."""
+    vendors = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
+    return "GenuineIntel" in vendors and bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
+_NEVER = 2**62
+_MIN_PRODUCTS = _NEVER if mkl_is_wide() else 2**20  # below, the call costs more than the wider vectors save
+_MIN_PRODUCTS_WITH_GRADIENT = min(4 * _MIN_PRODUCTS, _NEVER)  # the same for a function of our own with its backward
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 

@@ -1,13 +1,14 @@
 """Renew the table of speed in benchmarks/README.md from benchmarks/results.csv: `python benchmarks/table.py`.
 
-The newest line of each (row, case) counts. Nothing is measured here, and nothing typed: tests/test_table.py holds the
-README's table to the file.
+The newest line of each (row, case) of a machine counts, and each machine has its table. Nothing is measured here, and
+nothing typed: tests/test_table.py holds the README's table to the file.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from measure import RESULTS
@@ -33,22 +34,27 @@ Line = Mapping[str, str]
 
 
 def newest(path: Path = RESULTS) -> list[Line]:
-    """The last line of each (row, case) of a file that may be missing or empty, in the table's order."""
+    """The last line of each (machine, row, case) of a file that may be missing or empty, in the tables' order."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        last = {(line["row"], line["case"]): line for line in csv.DictReader(file)}
-    order = list(dict.fromkeys([*SCRIPTS, *(row for row, _ in last)]))
-    return sorted(last.values(), key=lambda line: order.index(line["row"]))
+        last = {(line["machine"], line["row"], line["case"]): line for line in csv.DictReader(file)}
+    order = list(dict.fromkeys([*SCRIPTS, *(row for _, row, _ in last)]))
+    machines = list(dict.fromkeys(machine for machine, *_ in last))
+    return sorted(last.values(), key=lambda line: (machines.index(line["machine"]), order.index(line["row"])))
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """The table of `lines`, and below it where and with what they were measured."""
+    """A table of `lines` a machine, and below it where and with what they were measured."""
     if not lines:
         return "Nothing measured yet: `make bench` writes results.csv."
-    made = [f"| {_COLUMNS} |", "|---" * (_COLUMNS.count("|") + 1) + "|"]
-    made += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(line)) + " |" for line in lines]
-    return "\n".join([*made, "", *_circumstances(lines)])
+    made: list[str] = []
+    for _, group in groupby(lines, key=lambda line: line["machine"]):
+        own = list(group)
+        made += [""] * bool(made) + [f"| {_COLUMNS} |", "|---" * (_COLUMNS.count("|") + 1) + "|"]
+        made += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(line)) + " |" for line in own]
+        made += ["", *_circumstances(own)]
+    return "\n".join(made)
 
 
 def write(path: Path = README, results: Path = RESULTS) -> None:

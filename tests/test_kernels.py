@@ -49,6 +49,24 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture(autouse=True)
+def on_any_processor(monkeypatch):
+    """Test the products of oneDNN where they would not be used, too."""
+    monkeypatch.setattr(kernels, "_MIN_PRODUCTS", 2**20)
+    monkeypatch.setattr(kernels, "_MIN_PRODUCTS_WITH_GRADIENT", 2**22)
+
+
+@pytest.mark.parametrize(("vendor", "wide"), [("GenuineIntel", True), ("AuthenticAMD", False)])
+def test_mkl_is_wide_on_processors_of_its_makers_only(vendor, wide, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t: avx512f\n")
+    assert kernels.mkl_is_wide(cpuinfo) == (wide and torch.backends.mkl.is_available())
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not kernels.mkl_is_wide(cpuinfo)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert not kernels.mkl_is_wide(tmp_path / "missing")
+
+
 def draw(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 

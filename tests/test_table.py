@@ -53,6 +53,18 @@ def test_the_newest_line_of_each_case_counts_in_the_order_of_the_rows(table: Mod
     ]
 
 
+def test_each_machine_has_its_table(table: ModuleType, tmp_path: Path) -> None:
+    results = tmp_path / "results.csv"
+    results.write_text(HEADER + LINES + LINES.replace(",M,", ",W,").replace(",300,", ",600,"), encoding="utf-8")
+    made = table.markdown(table.newest(results))
+    first, second = (part for part in made.split(f"| {table._COLUMNS} |") if part)
+    assert [line.split("of ")[1][:2] for line in first.splitlines() if line.startswith("- ")] == ["M;", "M;"]
+    assert "| 300 tokens/s |" in first
+    assert [line.split("of ")[1][:2] for line in second.splitlines() if line.startswith("- ")] == ["W;", "W;"]
+    assert "| 600 tokens/s |" in second
+    assert "| 300 tokens/s |" not in second
+
+
 @pytest.mark.parametrize("given", [None, "", HEADER])
 def test_a_missing_or_empty_file_gives_no_table(table: ModuleType, tmp_path: Path, given: str | None) -> None:
     results = tmp_path / "results.csv"
