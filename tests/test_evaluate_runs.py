@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -207,7 +208,7 @@ def test_an_mlp_of_another_width_is_told_how_to_be_of_one(tmp_path):
     assert evaluate_run(run, env_kwargs=wide, num_episodes=3)["split"] == "all"
 
 
-def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_dir, capsys):
+def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_dir, capsys, request):
     """Its own id, twice, and another whose task has one split, as of the user's own rows for two splits."""
     run = tmp_path / "run"
     shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("evaluation*"))
@@ -217,6 +218,7 @@ def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_di
     before = (run / "evaluation.json").read_bytes()
     task = textenvs.make_task("reverse", length=2, alphabet="abcd", split="heldout")
     textenvs.register_envs([textenvs.Entry("OwnHeldout-v0", "tests", {"task": task, "dense": True})])
+    request.addfinalizer(lambda: gym.registry.pop("OwnHeldout-v0"))
     cli.main(["evaluate", str(run), "--env", "OwnHeldout-v0", "--episodes", "40"])
     shown = " ".join(capsys.readouterr().out.split())
     assert f"40 episodes of {len(task)} all problems of OwnHeldout-v0; mean ± standard error" in shown
