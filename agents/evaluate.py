@@ -265,7 +265,7 @@ def evaluate_run(
     env = {"id": env_id or run.env_id, "kwargs": dict(kwargs)}
     is_own = env == {"id": run.env_id, "kwargs": dict(run.env_kwargs)}
     asked = split if split != "train" or "split" in kwargs else None  # else the env is on its own
-    if asked is None and env["id"] != run.env_id:
+    if asked is None and not is_own:
         split = "all"
     rules = getattr(envs.unwrapped, "rules", None)
     if judge is not None and rules is None:

@@ -234,3 +234,14 @@ def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_di
     assert "`all`, `OwnHeldout-v0`" in markdown
     assert "`train`, `textenvs/Copy-v0`" in markdown
     assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_other_prompts_for_the_id_of_the_run_are_not_called_its_training_problems(tmp_path):
+    """As README advises, for prompts of the user's own have no held-out split."""
+    mine, others = {"prompts": ["The food was", "My phone"]}, {"prompts": ["The film", "Her song"]}
+    config = TrainConfig(
+        env_id="TextGen-v0", env_kwargs=mine, algorithm=Algorithm(episodes_per_update=4), num_episodes=4, num_envs=4
+    )
+    run = train(config, tmp_path / "run", quiet=True)
+    assert evaluate_run(run, num_episodes=4)["split"] == "train"
+    assert evaluate_run(run, env_kwargs=others, num_episodes=4)["split"] == "all"
