@@ -360,7 +360,7 @@ def result_table(result: Mapping[str, Any], title: str) -> Table:
     """Lay out what `evaluate_run` returns: a line a number, means with their standard errors; see docs/metrics.md."""
     blocks = {"sampled": result, "greedy": result["greedy"], "start": result["start"]}
     judge = f"held-out judge: {result['judge_name']}" if result["judge_name"] else "no held-out judge for this reward"
-    problems = f" of {result['num_problems']:,} {result['split']} problems" if result["num_problems"] else ""
+    problems = f" of {result['num_problems']:,} problems ({result['split']})" if result["num_problems"] else ""
     played = f"{result['num_episodes']:,} episodes{problems} of {result['env']['id']}"
     caption = f"{textenvs.printable(played)}; mean ± standard error over episodes; {judge}"
     table = Table(title=escape(title), caption=escape(caption))

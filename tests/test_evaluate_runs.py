@@ -221,7 +221,7 @@ def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_di
     request.addfinalizer(lambda: gym.registry.pop("OwnHeldout-v0"))
     cli.main(["evaluate", str(run), "--env", "OwnHeldout-v0", "--episodes", "40"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"40 episodes of {len(task)} all problems of OwnHeldout-v0; mean ± standard error" in shown
+    assert f"40 episodes of {len(task)} problems (all) of OwnHeldout-v0; mean ± standard error" in shown
     assert (run / "evaluation.json").read_bytes() == before
     (left,) = run.glob("evaluation-OwnHeldout-v0-*.json")
     other = evaluate_run(run, env_id="OwnHeldout-v0", num_episodes=4)
@@ -232,7 +232,7 @@ def test_an_evaluation_on_another_env_says_so_and_replaces_none(tmp_path, run_di
     markdown = markdown_report([run])
     assert "`heldout`, `textenvs/Copy-v0`" in markdown
     assert "`all`, `OwnHeldout-v0`" in markdown
-    assert "`train`, `textenvs/Copy-v0`" in markdown
+    assert '`train`, `textenvs/Copy-v0 {"alphabet": "abcd", "dense": true, "length": 2, "split": "train"}`' in markdown
     assert (run / "evaluation.json").read_bytes() == before
 
 

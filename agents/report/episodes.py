@@ -5,6 +5,7 @@ The files may hold anything where something is expected. Names that somebody els
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,9 +76,12 @@ def evaluation(run: RunRecord, found: Mapping[str, Any]) -> dict[str, Any]:
         for name, by in (("mean_return", "the reward"), ("judge", f"judge: {judge}"))
         if name in by_name
     ]
+    env = _mapping(found.get("env"))
+    kwargs = env.get("kwargs")
+    said = f" {json.dumps(kwargs, sort_keys=True)}" if kwargs and kwargs != run.config.get("env_kwargs") else ""
     return {
         "run": run.label,
-        "env": as_text(_mapping(found.get("env")).get("id")),
+        "env": None if env.get("id") is None else f"{env['id']}{said}",
         "split": as_text(found.get("split")),
         "judge": judge,
         "columns": [title for _, title in _BLOCKS],
