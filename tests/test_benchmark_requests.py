@@ -25,7 +25,7 @@ from agents.suites import SUITES, Suite, SuiteEnv, load_suite
         ('textenvs/Copy-v0{"length": 4}textenvs/Sort-v0', "must have commas"),
         ("textenvs/Copy-v0,textenvs/Copy-v0", "got one twice"),
         ('textenvs/Copy-v0{"lenght": 4}', "did you mean 'length'"),
-        ("nowhere.json", "No such file"),
+        ("nowhere.json", "nowhere.json must be a file that exists, got none; name another"),
         ('{"envs": ["textenvs/Sot-v0"]}', "did you mean 'textenvs/Sort-v0'"),
         ('{"envs": ["textenvs/Sort-v0"], "epsiodes": 3}', "did you mean 'episodes'"),
         ('{"envs": ["textenvs/Sort-v0"], "episodes": 0}', "episodes must be an integer from 1 to 1,000,000,000, got 0"),
