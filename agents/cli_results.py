@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
@@ -197,13 +197,19 @@ def benchmark(
         for part in tables(summary):
             Console(highlight=False).print(part)
         print(f"{folder}: results.csv, curves.csv, benchmark.png, jobs/")
-    failed = [row for row in rows.values() if row["status"] == "failed"]
-    for row in failed:
-        said = f"{row['agent']} on {row['env_id']}, seed {row['seed']}, failed: {row['error']}"
-        print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
-    asked_for = [row for row in failed if row["agent"] in names and row["seed"] in chosen]
-    if asked_for:
+    asked_for = [row for row in rows.values() if row["agent"] in names and row["seed"] in chosen]
+    _say_what_failed(list(rows.values()), asked_for, folder)
+
+
+def _say_what_failed(rows: list[dict[str, Any]], asked_for: list[dict[str, Any]], folder: Path) -> None:
+    """Print a line a failed job; a RuntimeError when one of them was asked for."""
+    for row in rows:
+        if row["status"] == "failed":
+            said = f"{row['agent']} on {row['env_id']}, seed {row['seed']}, failed: {row['error']}"
+            print(f"textenvs: {textenvs.printable(said)}", file=sys.stderr)
+    num_failed = sum(row["status"] == "failed" for row in asked_for)
+    if num_failed:
         raise RuntimeError(
-            f"{len(asked_for)} of {len(names) * len(chosen) * len(asked.envs)} jobs failed, see log.txt of each in "
-            f"{folder / 'jobs'}; the same command with --retry-failed runs them again"
+            f"{num_failed} of {len(asked_for)} jobs failed, see log.txt of each in {folder / 'jobs'}; the same command "
+            "with --retry-failed runs them again"
         )

@@ -139,14 +139,6 @@ class MLPPolicy(nn.Module):
         try:
             self.load_state_dict(tensors)
         except RuntimeError as error:
-            first = tensors.get("actor.0.weight")
-            made, own = first.shape[-1] if first is not None and first.ndim == 2 else None, self.actor[0].in_features
-            if made not in (None, own):
-                raise ValueError(
-                    f"weights must fit the env and hidden_sizes, got {folder}, "
-                    f"made for observations of {made}, not {own}; "
-                    "use the env it was trained on, or one with the same max_prompt_tokens and max_new_tokens"
-                ) from None
             raise ValueError(f"weights must fit the env and hidden_sizes, got {folder}: {error}") from None
 
 

@@ -7,17 +7,6 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from agents.cli import main
-
-
-def run(*arguments: str) -> int:
-    """Exit status of the command."""
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
-
 
 class Reader(HTMLParser):
     """What a parser of HTML finds in the page: elements with their attributes, and the text of each kind."""

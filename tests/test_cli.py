@@ -19,6 +19,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+from command import lines, run
 from safetensors.torch import load_file
 
 import textenvs
@@ -30,15 +31,6 @@ from textenvs.env import TextGenEnv
 
 COPY = ["textenvs/Copy-v0", "--env-kwargs", '{"length": 2, "alphabet": "abcd", "dense": true}']
 FAST = ["--episodes", "32", "--episodes-per-update", "16", "--num-envs", "16"]
-
-
-def run(*arguments: str) -> int:
-    """Exit status of the command."""
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +187,6 @@ def test_a_warm_start_that_train_takes_up(tmp_path: Path, capsys: pytest.Capture
     assert run("sft", "TextGen-v0", "--run-dir", str(tmp_path / "no")) == 2
     assert "pass --text-file" in lines(capsys)
     assert not (tmp_path / "no").exists()
-
-
-def lines(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stands on standard error: one line, no traceback."""
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    assert error.count("\n") == 1, error
-    return error
 
 
 @pytest.mark.parametrize(

@@ -10,28 +10,11 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from command import lines, run
 from tasks_for_tests import GuessingGame, SpelledOut
 
 import textenvs
-from agents.cli import main
 from agents.held_out import held_out_envs
-
-
-def run(*arguments: str) -> int:
-    """Exit status of the command."""
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
-
-
-def lines(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stands on standard error: one line, no traceback."""
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    assert error.count("\n") == 1, error
-    return error
 
 
 @pytest.fixture(autouse=True)
@@ -282,6 +265,17 @@ def test_references_are_drawn_whatever_the_order_of_the_problems(first: int) -> 
         textenvs.check_references(rules, num_problems=200)
     num = int(re.search(r"reference of (\d+) of 200", str(caught[0].message))[1])  # type: ignore[index]
     assert 70 < num < 130
+
+
+def test_references_of_an_endless_task_are_drawn_without_listing_its_problems() -> None:
+    class Endless(SpelledOut):
+        def __len__(self) -> int:
+            return 10**15
+
+        def __getitem__(self, k: int) -> textenvs.Problem:
+            return textenvs.Problem("1", ("one",))
+
+    textenvs.check_references(textenvs.Rules(Endless()), reward_threshold=1.0)
 
 
 def test_a_demonstration_of_nothing_is_none() -> None:

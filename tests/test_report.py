@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run
 from hostile_texts import PAYLOADS
 from markdown_it import MarkdownIt
-from report_pages import Reader, data_of, run
+from report_pages import Reader, data_of
 from report_runs import benchmark_row, episode, metrics, write_benchmark, write_run
 from scipy import stats
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_pages import Reader, run
+from command import run
+from report_pages import Reader
 from report_runs import benchmark_row, write_benchmark
 
 from agents.report.markdown import to_markdown

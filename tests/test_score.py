@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from command import run
 
 import textenvs
-from agents.cli import main
 from agents.evaluation_files import write_samples
 from agents.policy import RandomPolicy
 from agents.rollout import collect
@@ -21,14 +21,6 @@ from agents.score import score_file
 from agents.train import make_envs
 
 COPY = "textenvs/Copy-v0"
-
-
-def run(*arguments: str) -> int:
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
 
 
 def write(path: Path, *lines: Any) -> str:

@@ -152,8 +152,8 @@ def check_references(rules: Rules, *, reward_threshold: float | None = None, num
         ValueError: the budget cuts all of them, or the vocabulary cannot spell one; names the problem.
     """
     answers: dict[int, IntArray] = {}
-    drawn = np.random.default_rng(_RANDOM_SEED).permutation(len(rules.task))[:num_problems]
-    for k in np.sort(drawn).tolist():
+    num = min(len(rules.task), num_problems)
+    for k in np.sort(np.random.default_rng(_RANDOM_SEED).choice(len(rules.task), num, replace=False)).tolist():
         try:
             ids = rules.demonstration(rules.task[k], whole=True)
         except ValueError as error:
