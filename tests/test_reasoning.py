@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from reward_batches import responses_of
 
@@ -93,7 +93,8 @@ def test_the_answer_scores_one_and_padded_nothing(dataset: str) -> None:
         ("-14282", ["-14282.0", " -14282 "], ["- 14282", "-14282.", "-014282", "-14282.01", "14282", "-1428"]),
         ("Hart, find", ["Hart,find", "Hart ,\tfind"], ["Hart find", "hart, find", "Hart, , find", "Hart,, find"]),
         ("['-91.9', '0.50']", ["['-91.9','0.5']", "[ '-91.90', '0.5' ]"], ["['-91.9']", "[-91.9, 0.5]"]),
-        ("0", ["-0", "0.000"], ["00", "", "."]),
+        ("0", ["-0", "0.000"], ["00", "", ".", "--0"]),
+        ("--4.50", ["--4.5"], ["-4.5", "4.5"]),
         ("1.2.30", ["1.2.30"], ["1.2.3", "1.20.30"]),
         ("9.360e-18", ["9.36e-18"], ["9.36e-18.0", "9.36e-180", "9.36"]),
         ("0011", ["0011"], ["11", "11.0", "011"]),
@@ -107,6 +108,7 @@ def test_an_answer_may_be_spelt_otherwise(answer: str, right: list[str], wrong: 
 
 
 @given(st.text(st.sampled_from("0123456789.-, \n[]a\u0661"), max_size=30))
+@example("--0")
 def test_spelling_changes_no_number_and_is_stable(text: str) -> None:
     assert spelt(spelt(text)) == spelt(text)
     assert set(spelt(text)) <= set(text)

@@ -113,7 +113,7 @@ REFUSED = {
 
 #: White space beside a comma or a bracket, and at the end of a line; a decimal numeral, but not a part of 1.2.3.
 _FREE_SPACE = re.compile(r"(?<!\s)\s++(?=[]\[(){},])|(?<=[]\[(){},])\s+|(?<!\s)[^\S\n]++(?=\n)")
-_NUMERAL = re.compile(r"(?<![\w.])(?<![eE][-+])(-?)([0-9]++)(?:\.([0-9]++))?+(?!\.[0-9])")
+_NUMERAL = re.compile(r"(?<![\w.])(?<![eE][-+])((?<!-)-)?([0-9]++)(?:\.([0-9]++))?+(?!\.[0-9])")
 
 
 class ReasoningGym(StoredTask):
