@@ -111,7 +111,8 @@ REFUSED = {
 }
 
 
-#: White space beside a comma or a bracket, and at the end of a line; a decimal numeral, but not a part of 1.2.3.
+#: White space beside a comma or a bracket, and at the end of a line; a decimal numeral, but not a part of 1.2.3,
+#: whose sign is one minus: of two, neither is.
 _FREE_SPACE = re.compile(r"(?<!\s)\s++(?=[]\[(){},])|(?<=[]\[(){},])\s+|(?<!\s)[^\S\n]++(?=\n)")
 _NUMERAL = re.compile(r"(?<![\w.])(?<![eE][-+])((?<!-)-)?([0-9]++)(?:\.([0-9]++))?+(?!\.[0-9])")
 
