@@ -52,6 +52,9 @@ class Algorithm:
             and long wrong responses. "sequence_sum": summed over each episode, so exactly the policy gradient (Dr. GRPO
             up to a constant).
         episodes_per_update: whole episodes sampled between updates; a multiple of group_size.
+        learning_starts: least episodes sampled before the first update, which learns from all of them, as DQN fills its
+            replay before it learns (Mnih et al. 2015; Stable-Baselines3's of this name counts steps); at least 0, a
+            multiple of group_size; 0 for no more than in any other update.
         num_epochs: passes over them; at least 1. Schulman et al. 2017, arXiv:1707.06347, section 5.
         num_minibatches: optimizer steps a pass; at least 1.
         gamma: discount in [0, 1]; 1 for language, where the return is the score (Ziegler et al. 2019,
@@ -93,6 +96,7 @@ class Algorithm:
     normalize: Normalization = "batch"
     aggregation: Aggregation = "token_mean"
     episodes_per_update: int = 64
+    learning_starts: int = 0
     num_epochs: int = 4
     num_minibatches: int = 4
     gamma: float = 1.0
@@ -134,18 +138,28 @@ class Algorithm:
             raise ValueError(f"normalize must be 'none' or 'batch' for baseline {self.baseline!r}, got 'group'")
         if self.fit_value_bias and self.baseline != "critic":
             raise ValueError(f"fit_value_bias must be left out for baseline {self.baseline!r}, which has no critic")
-        if self.episodes_per_update % self.group_size:
-            raise ValueError(
-                f"episodes_per_update must be a multiple of group_size={self.group_size}, "
-                f"got {self.episodes_per_update}; change one"
-            )
+        for name in ("episodes_per_update", "learning_starts"):
+            if (episodes := getattr(self, name)) % self.group_size:
+                raise ValueError(
+                    f"{name} must be a multiple of group_size={self.group_size}, got {episodes}; change one"
+                )
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_coef must be above 0 for kl_target to move it, got 0.0; start at 0.1")
-        if self.kl_target is not None and self.kl_horizon <= self.episodes_per_update:
+        if self.kl_target is not None and self.kl_horizon <= self.num_sampled(1):
             raise ValueError(
-                f"kl_horizon must be above episodes_per_update={self.episodes_per_update}, or kl_coef jumps, "
+                f"kl_horizon must be above the {self.num_sampled(1)} episodes of an update, or kl_coef jumps, "
                 f"got {self.kl_horizon}; 10,000 is usual"
             )
+
+    def num_sampled(self, num_updates: int) -> int:
+        """Episodes that so many updates have sampled."""
+        first = max(self.learning_starts, self.episodes_per_update)
+        return first + (num_updates - 1) * self.episodes_per_update if num_updates else 0
+
+    def num_updates(self, num_episodes: int) -> int:
+        """Updates that so many episodes are for, at least 1; the last may have fewer than the others."""
+        rest = num_episodes - self.num_sampled(1)
+        return 1 + max(0, math.ceil(rest / self.episodes_per_update))
 
 
 def _check_range(name: str, value: object) -> None:
@@ -160,6 +174,8 @@ def _check_range(name: str, value: object) -> None:
         _require(isinstance(value, bool), name, "True or False", value)
     elif name in _COUNTS:
         _require(isinstance(value, int) and number >= 1, name, "an integer of at least 1", value)
+    elif name == "learning_starts":
+        _require(isinstance(value, int) and number >= 0, name, "an integer of at least 0", value)
     elif name in _FRACTIONS:
         _require(0 <= number <= 1, name, "in [0, 1]", value)
     elif name in _POSITIVE_OR_NONE:

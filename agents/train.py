@@ -219,9 +219,9 @@ def train(
     """
     keep_freed_memory()
     algorithm = config.algorithm
-    episodes_per_update = min(algorithm.episodes_per_update, config.num_episodes)
-    num_updates = math.ceil(config.num_episodes / episodes_per_update)
-    envs = make_envs(config.env_id, min(config.num_envs, episodes_per_update), config.env_kwargs)
+    num_updates = algorithm.num_updates(config.num_episodes)
+    num_envs = min(config.num_envs, algorithm.episodes_per_update, config.num_episodes)
+    envs = make_envs(config.env_id, num_envs, config.env_kwargs)
     policy = start_policy(config, envs)
     reference = policy.frozen_copy()
     reference_hash = parameter_hash(reference)
@@ -246,11 +246,11 @@ def train(
         stack.enter_context(_naming_the_last_checkpoint(run_dir))
         for update in range(first_update, num_updates):
             started = time.perf_counter()
-            first_episode = update * episodes_per_update
+            first_episode = algorithm.num_sampled(update)
             everything = collect(
                 envs,
                 policy,
-                num_episodes=min(episodes_per_update, config.num_episodes - first_episode),
+                num_episodes=min(algorithm.num_sampled(update + 1), config.num_episodes) - first_episode,
                 seed=config.seed,
                 first_episode=first_episode,
                 group_size=algorithm.group_size,

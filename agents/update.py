@@ -143,7 +143,8 @@ def optimize(
     steps: list[dict[str, float]] = []
     everything, plan = _plan(batch, algorithm, replay, seed=seed, update=update)
     for rows in plan:
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:  # as zero_grad does, which takes a hundredth of a small model's step
+            parameter.grad = None
         step = accumulate_gradients(policy, everything, rows, algorithm)
         # The first step is from the sampling policy itself, whatever rounding says.
         if steps and algorithm.target_kl is not None and step["approx_kl"] > 1.5 * algorithm.target_kl:

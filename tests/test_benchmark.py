@@ -83,6 +83,8 @@ def test_an_option_that_is_off_is_no_setting() -> None:
     imitating = find_agent("ppo", {"imitation_coef": 0.5}).settings["algorithm"]
     assert imitating == off | {"imitation_coef": 0.5, "imitated_episodes": 32}
     assert find_agent("ppo", {"imitated_episodes": 8}).settings["algorithm"] == off
+    assert find_agent("ppo", {"learning_starts": 0}).settings["algorithm"] == off
+    assert find_agent("ppo", {"learning_starts": 64}).settings["algorithm"] == off | {"learning_starts": 64}
 
 
 def test_a_failed_job_is_a_row_and_stops_no_other(

@@ -178,6 +178,13 @@ def test_a_model_that_computes_something_else_runs_itself(spoil):
     assert find_forward(model) is None
 
 
+def test_a_part_that_is_left_empty_changes_nothing():
+    model = made(*GPT2)
+    model.transformer.register_module("spare", None)
+    model.transformer.register_parameter("unused", None)
+    assert find_forward(model) is not None
+
+
 @pytest.mark.parametrize(
     ("architecture", "settings"),
     [

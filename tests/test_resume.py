@@ -78,7 +78,9 @@ def test_a_run_from_before_a_setting_existed_goes_on_and_another_value_of_it_is_
     run_dir = train(CONFIG, tmp_path / "run", quiet=True)
     path = run_dir / "config.json"
     settings = json.loads(path.read_text())
-    del settings["autocast"], settings["algorithm"]["imitation_coef"], settings["algorithm"]["fit_value_bias"]
+    del settings["autocast"]
+    for name in ("imitation_coef", "fit_value_bias", "learning_starts"):
+        del settings["algorithm"][name]
     path.write_text(json.dumps(settings))
     train(CONFIG, run_dir, quiet=True, resume=True)
     later = dataclasses.replace(CONFIG.algorithm, imitation_coef=0.5, learning_rate=1e-4)

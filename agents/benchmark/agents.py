@@ -124,6 +124,7 @@ def _our_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     algorithm = replace(ALGORITHMS[name], **{key: value for key, value in settings.items() if key not in _OURS})
     # What is switched off is left out, so that an option that is new makes no finished job stale.
     off = {"imitation_coef", "imitated_episodes"} if algorithm.imitation_coef == 0 else set()
+    off |= {"learning_starts"} if algorithm.learning_starts == 0 else set()
     on = {key: value for key, value in asdict(algorithm).items() if value is not False and key not in off}
     return {"algorithm": on} | {key: settings.get(key, value) for key, value in _OURS.items()}
 
