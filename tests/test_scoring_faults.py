@@ -20,6 +20,7 @@ from agents.algorithms import Algorithm
 from agents.checkpoint import latest_checkpoint
 from agents.train import TrainConfig, train
 from textenvs.rewards.base import RewardError
+from textenvs.scoring import keep_first
 
 
 def touchy(problem: Any, text: str) -> float:
@@ -261,3 +262,44 @@ def test_training_stops_with_the_cause_when_scoring_fails_too_often(tmp_path: Pa
 def test_training_stops_when_scoring_fails_for_all_of_an_update(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"failed for all 25 episodes of an update, .*is gone at .*; mend the"):
         run(tmp_path / "all", 1.0, num_episodes=50)
+
+
+def test_a_reward_may_use_its_scores_again() -> None:
+    """Which of them are faulty is remembered, and not beyond the call."""
+
+    class Reused(textenvs.Reward):
+        name = "reused"
+
+        def __init__(self) -> None:
+            self.scores = textenvs.Scores(np.zeros(1), status=["ok"])
+
+        def __call__(self, problems: Any, responses: textenvs.Responses) -> textenvs.Scores:
+            assert len(self.scores.faulty) == 1  # of what they were
+            fault = responses.texts == ["a"]
+            self.scores.status[0] = "infra_fault" if fault else "ok"  # type: ignore[index]
+            self.scores.values[0] = np.nan if fault else 1.0
+            return self.scores
+
+    env: Any = gym.make("textenvs/Copy-v0", length=1, alphabet="ab", split="all", reward=Reused()).unwrapped
+    words = []
+    for text in ("a", "b", "a"):
+        env.reset(seed=0)
+        env.step(env.rules.vocab.encode(text)[0])
+        words.append(env.step(env.rules.vocab.eos_id)[4]["status"])
+    assert words == ["infra_fault", "ok", "infra_fault"]
+
+
+def test_slots_behind_the_first_are_minus_one() -> None:
+    rng = np.random.default_rng(0)
+    for num_slots in (1, 7, 300):
+        slots, lengths = rng.integers(0, 99, (50, num_slots)), rng.integers(0, num_slots + 1, 50)
+        lengths[:2] = 0, num_slots
+        expected = [
+            [*row[:n], *[-1] * (num_slots - n)] for row, n in zip(slots.tolist(), lengths.tolist(), strict=True)
+        ]
+        before = slots.copy()
+        kept = keep_first(lengths, slots)
+        assert kept.tolist() == expected
+        kept[:] = 5
+        assert keep_first(lengths, slots).tolist() == expected
+        assert np.array_equal(slots, before)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from textenvs.rewards import as_reward
 from textenvs.rewards.base import Responses, Reward, Scores
-from textenvs.scoring import UNKNOWN_CAUSE, score_batch
+from textenvs.scoring import UNKNOWN_CAUSE, keep_first, score_batch
 from textenvs.task import Problem, Task
 from textenvs.tasks import make_task, misspelt_setting
 from textenvs.vocab import IntArray, as_vocab
@@ -37,6 +37,7 @@ MAX_SLOTS = 1 << 20
 
 #: What actions nearly always are; what else is an int takes longer to ask than to append it.
 _USUAL_INTS = (int, np.int64)
+_EOS = np.array("eos", dtype=object)  # as a text it takes longer to compare than a batch of reasons
 
 #: What the options of a reset may hold.
 OPTIONS: tuple[set[str], ...] = (set(), {"problem"}, {"prompt"})
@@ -124,7 +125,6 @@ class Rules:
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_new_tokens": self.max_new_tokens,
         }
-        self._slots = np.arange(self.max_new_tokens)
         self._no_tokens = np.full((1, self.max_new_tokens), -1, dtype=np.int64)
         self._starts: dict[int, Start] = {}
         self._by_prompt: dict[str, Problem] | None = None
@@ -298,8 +298,8 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         reasons = np.asarray(reasons, dtype=object)
-        lengths = ends - self.max_prompt_tokens - (reasons == "eos")
-        token_ids = np.where(self._slots < lengths[:, None], rows[:, self.max_prompt_tokens :], -1)
+        lengths = ends - self.max_prompt_tokens - (reasons == _EOS)
+        token_ids = keep_first(lengths, rows[:, self.max_prompt_tokens :])
         responses = Responses(token_ids, lengths, reasons.tolist(), self.vocab, turn_ends if self.has_replies else ())
         return self.judge(problems, responses), responses
 
@@ -322,7 +322,7 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         scores = score_batch(self.reward, problems, responses)
-        if self._warned or "infra_fault" not in scores.status:
+        if self._warned or not np.count_nonzero(scores.faulty):
             return scores
         faults = (cause for word, cause in zip(scores.status, scores.causes, strict=True) if word == "infra_fault")
         cause = next((cause for cause in faults if cause not in ("", UNKNOWN_CAUSE)), None)

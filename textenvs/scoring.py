@@ -6,13 +6,16 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from textenvs.rewards.base import STATUSES, FloatArray, ProblemLike, Responses, Reward, RewardError, Scores
+from textenvs.vocab import IntArray
 
 #: Keys of the final info that a reward's parts may not take.
 INFO_KEYS = (
@@ -29,6 +32,17 @@ _LISTS = (tuple, list)
 #: Code that is not the user's: this package, what is installed, and Python itself.
 _INSTALLED = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 _NOT_THEIRS = ("<frozen ", *(f"{folder}{os.sep}" for folder in (Path(__file__).parent, *_INSTALLED)))
+
+
+@lru_cache
+def _unused(num_slots: int) -> IntArray:
+    """(T + 1, T): line n has n times 0, then -1; a view of 2 T numbers."""
+    return sliding_window_view(np.repeat([0, -1], num_slots), num_slots)[::-1]
+
+
+def keep_first(lengths: IntArray, slots: IntArray) -> IntArray:
+    """The first `lengths` (B,) of slots (B, T), each in [0, T], and -1 in the others: a new array (B, T)."""
+    return slots | _unused(slots.shape[1])[lengths]  # x | -1 is -1; half the time of `where`
 
 
 def score_batch(reward: Reward, problems: Sequence[ProblemLike], responses: Responses) -> Scores:
@@ -97,7 +111,7 @@ def _checked(scores: Any, problems: Sequence[ProblemLike], name: str) -> Scores:
         raise ValueError(f"reward {name} must give {len(problems)} causes, one a response, or none, got {len(causes)}")
     faulty: Any = False
     if scores.status:
-        faulty = scores.faulty
+        faulty = Scores(values, status=status).faulty  # of these, not of what the reward's own once were
         values[faulty] = 0.0
         unsaid = {"ok": "", "model_fault": "", "infra_fault": UNKNOWN_CAUSE}
         causes = tuple(

@@ -93,7 +93,8 @@ class Starts(ProblemTable):
         super().__init__()
         self._rules = rules
         self._line_of = np.full(len(rules.task), -1, dtype=np.int64)
-        self.rows = np.empty((64, rules.width), dtype=np.int64)
+        # An eighth of the memory to gather from, as a rule: the unused slots' id is the largest.
+        self.rows = np.empty((64, rules.width), dtype=np.min_scalar_type(rules.num_tokens))
         self.numbers: list[int] = []
         self.prompts: list[str] = []
 

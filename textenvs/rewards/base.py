@@ -122,10 +122,12 @@ class Scores:
 
     @property
     def faulty(self) -> NDArray[np.bool_]:
-        """(B,) which rows are an infra_fault."""
-        if "infra_fault" not in self.status:
-            return np.zeros(len(self.values), dtype=bool)
-        return np.array([status == "infra_fault" for status in self.status])
+        """(B,) which rows are an infra_fault, found on first use."""
+        kept: dict[str, NDArray[np.bool_]] = self.__dict__
+        if "faulty" not in kept:
+            found = [word == "infra_fault" for word in self.status] if "infra_fault" in self.status else ()
+            kept["faulty"] = np.array(found) if found else np.zeros(len(self.values), dtype=bool)
+        return kept["faulty"]
 
 
 class Reward(ABC):
