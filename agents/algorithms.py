@@ -19,7 +19,8 @@ _POSITIVE = {"learning_rate", "adam_epsilon", "max_grad_norm", "clip_range", "kl
 _POSITIVE_OR_NONE = {"value_clip_range", "target_kl", "kl_target"}
 _FRACTIONS = {"gamma", "gae_lambda"}
 _SWITCHES = {"fit_value_bias"}
-_COUNTS = {"episodes_per_update", "num_epochs", "num_minibatches", "group_size", "imitated_episodes"}
+_COUNTS = dict.fromkeys(("episodes_per_update", "num_epochs", "num_minibatches", "group_size", "imitated_episodes"), 1)
+_COUNTS |= {"learning_starts": 0}  # the least of each
 _CHOICES = {
     "baseline": ("none", "critic", "leave_one_out", "group_mean"),
     "credit": ("episode", "to_go"),
@@ -173,9 +174,8 @@ def _check_range(name: str, value: object) -> None:
     elif name in _SWITCHES:
         _require(isinstance(value, bool), name, "True or False", value)
     elif name in _COUNTS:
-        _require(isinstance(value, int) and number >= 1, name, "an integer of at least 1", value)
-    elif name == "learning_starts":
-        _require(isinstance(value, int) and number >= 0, name, "an integer of at least 0", value)
+        least = _COUNTS[name]
+        _require(isinstance(value, int) and number >= least, name, f"an integer of at least {least}", value)
     elif name in _FRACTIONS:
         _require(0 <= number <= 1, name, "in [0, 1]", value)
     elif name in _POSITIVE_OR_NONE:

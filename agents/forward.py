@@ -119,11 +119,11 @@ def find_forward(model: PreTrainedModel) -> Forward | None:
     num_layers = model.config.num_hidden_layers
     rotary = getattr(trunk, "rotary_emb", None)
     modules, parameters = [trunk], []
-    for module in modules:  # a loop in the modules' own dicts takes a third of `modules` and `parameters`
+    for module in modules:  # which grow meanwhile: one pass instead of those of `modules` and `parameters`
         state = vars(module)
         if state["training"] or "forward" in state or any(map(state.get, _HOOKS)):
             return None
-        modules += filter(lambda child: child is not None, state["_modules"].values())
+        modules += [child for child in state["_modules"].values() if child is not None]
         parameters += state["_parameters"].values()
     as_made = (
         Counter(map(type, modules)) in [{kind: a + b * num_layers for kind, (a, b) in x.items()} for x in kinds]

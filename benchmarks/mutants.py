@@ -171,10 +171,10 @@ MUTANTS = (
     Mutant("episodes after a late start of learning numbered again", "agents/algorithms.py",
            "return first + (num_updates - 1) * self.episodes_per_update if num_updates else 0",
            "return first * num_updates",
-           "test_train.py::test_learning_starts_after_so_many_episodes_and_none_is_left_out"),
+           "test_algorithms.py::test_learning_starts_after_so_many_episodes_and_none_is_left_out"),
     Mutant("learning starts at once whatever learning_starts", "agents/algorithms.py",
            "first = max(self.learning_starts, self.episodes_per_update)", "first = self.episodes_per_update",
-           "test_train.py::test_learning_starts_after_so_many_episodes_and_none_is_left_out"),
+           "test_algorithms.py::test_learning_starts_after_so_many_episodes_and_none_is_left_out"),
     Mutant("random stream of the row, not of the episode", _ROLLOUT, "episode_rng(seed, number)",
            "episode_rng(seed, row)", "test_rollout.py::test_result_does_not_depend_on_the_number_of_envs"),
     # Baselines.

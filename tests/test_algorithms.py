@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import string_envs, tiny_lm
-from test_train import CONFIG, COPY, SMALL, metrics_of, run, stop_and_resume
+from test_train import CONFIG, COPY, SMALL, final_hash, metrics_of, run, stop_and_resume
 
 import textenvs
 from agents.algorithms import ALGORITHMS, Algorithm
@@ -297,6 +297,33 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path, monkeypatch):
 def test_choices_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(PPO, **changes)
+
+
+@pytest.mark.parametrize(
+    ("learning_starts", "num_episodes", "ends"), [(24, 60, [24, 40, 56, 60]), (24, 20, [20]), (16, 33, [16, 32, 33])]
+)
+def test_learning_starts_after_so_many_episodes_and_none_is_left_out(tmp_path, learning_starts, num_episodes, ends):
+    algorithm = dataclasses.replace(SMALL, learning_starts=learning_starts)
+    config = dataclasses.replace(CONFIG, algorithm=algorithm, num_episodes=num_episodes)
+    sampled = []
+    run_dir = run(tmp_path / "run", config, on_update=lambda rollout: sampled.append(rollout.episodes) is None)
+    assert np.concatenate(sampled).tolist() == list(range(num_episodes))
+    metrics = metrics_of(run_dir)
+    assert [record["episodes"] for record in metrics] == ends
+    rates = [SMALL.learning_rate * (1 - i / len(ends)) for i in range(len(ends))]
+    assert [record["learning_rate"] for record in metrics] == pytest.approx(rates)
+
+
+def test_learning_that_starts_late_resumes_exactly(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, algorithm=dataclasses.replace(SMALL, learning_starts=24))
+    straight, resumed = run(tmp_path / "straight", config), stop_and_resume(tmp_path / "resumed", config, monkeypatch)
+    assert metrics_of(resumed) == metrics_of(straight)
+    assert final_hash(resumed) == final_hash(straight)
+
+
+def test_learning_that_starts_within_the_first_update_changes_nothing(tmp_path):
+    early = dataclasses.replace(CONFIG, algorithm=dataclasses.replace(SMALL, learning_starts=8))
+    assert final_hash(run(tmp_path / "1")) == final_hash(run(tmp_path / "2", early))
 
 
 def test_a_config_says_every_choice(tmp_path):
