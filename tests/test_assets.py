@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from agents.assets import build as lm_build
-from agents.assets.measure import copied_share, perplexity, sample
+from agents.assets import pretrain
+from agents.assets.measure import copied_share, log_probs, perplexity, sample
 from agents.assets.pretrain import Settings, make_model, swap_subject
 from agents.assets.trigram import Trigram
 from textenvs.assets import build, clean, sentiment
@@ -256,6 +258,67 @@ def test_swapping_a_subject_stays_in_its_family():
     assert swap_subject("bike", "The bike", np.random.default_rng(0)) == "The bike"
 
 
+SMALL = Settings(hidden_size=16, intermediate_size=16, num_layers=1, num_heads=2, max_tokens=12, batch_size=4, seed=3)
+
+
+def pretrained(num_epochs: int = 1, **settings: float) -> pretrain.Trained:
+    """Trained on two batches an epoch."""
+    changed = replace(SMALL, num_epochs=num_epochs, num_warmup_steps=1, **settings)
+    reviews = [("movie", letter * 4) for letter in "abcdefgh"]
+    return pretrain.train(changed, reviews, [[1, 2, 0]], lambda text: [*map(ord, text), 0], 128, 0)
+
+
+def test_pretraining_draws_nothing_from_the_global_generator():
+    weights, states = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        weights.append(pretrained().model.state_dict())
+        assert torch.equal(before, torch.get_rng_state())
+        states.append(before)
+    assert not torch.equal(*states)
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    other = pretrained(seed=4).model.state_dict()
+    assert not torch.equal(other["lm_head.weight"], weights[0]["lm_head.weight"])
+
+
+def test_dropout_leaves_a_share_out_and_scales_the_rest():
+    model = make_model(SMALL, 128, 0)
+    tokens = torch.arange(128)
+    plain = model.model.embed_tokens(tokens)
+    pretrain._add_dropout(model, 0.25, np.random.default_rng(0))
+    ratio = (model.model.embed_tokens(tokens) / plain).detach().numpy()
+    dropped = ratio == 0
+    np.testing.assert_allclose(ratio[~dropped], 4 / 3, rtol=1e-6)
+    assert dropped.mean() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 2048))
+
+
+def test_the_averaged_weights_are_kept(monkeypatch):
+    after: list[torch.Tensor] = []
+    update = pretrain._update
+
+    def recorded(model, *args):
+        update(model, *args)
+        after.append(model.lm_head.weight.detach().clone())
+
+    monkeypatch.setattr(pretrain, "_update", recorded)
+    kept = pretrained(average_decay=0.75).model.lm_head.weight
+    assert len(after) == 2
+    assert not torch.equal(*after)
+    torch.testing.assert_close(kept, 0.75 * after[0] + 0.25 * after[1])  # an average begins with its first value
+    after.clear()
+    torch.testing.assert_close(pretrained(average_decay=0.0).model.lm_head.weight, after[1])
+
+
+def test_the_best_epoch_is_kept():
+    trained = pretrained(num_epochs=6, average_decay=0.0, learning_rate=0.02)
+    assert trained.best_epoch == 1 + int(np.argmin(trained.dev_perplexities)) < 6
+    found = perplexity(log_probs(trained.model, [[1, 2, 0]]))
+    assert found == pytest.approx(min(trained.dev_perplexities))
+    assert trained.num_steps == 12
+
+
 def test_samples_keep_their_prompt_stop_at_the_end_token_and_repeat_under_a_seed():
     settings = Settings(hidden_size=16, intermediate_size=16, num_layers=1, num_heads=1, max_tokens=12)
     model, prompts = make_model(settings, 4, 0), [[1], [2, 3, 1]]
@@ -293,8 +356,9 @@ def test_the_shipped_model_belongs_to_the_shipped_tokenizer():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_language_model_rebuilds_within_two_percent(tmp_path: Path):
+def test_the_language_model_rebuilds_on_any_processor(tmp_path: Path):
     lm_build.build(tmp_path, Settings())
     fresh, shipped = (json.loads((d / "measurements.json").read_text()) for d in (tmp_path, lm_build.TINY))
-    assert fresh["model_heldout"] == pytest.approx(shipped["model_heldout"], rel=0.02)
-    assert fresh["model_heldout_rest"] == pytest.approx(shipped["model_heldout_rest"], rel=0.02)
+    assert fresh["settings"] == shipped["settings"]
+    assert fresh["model_heldout"] == pytest.approx(shipped["model_heldout"], rel=0.002)  # another seed's is 1 % away
+    assert fresh["model_heldout_rest"] == pytest.approx(shipped["model_heldout_rest"], rel=0.002)

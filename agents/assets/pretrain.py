@@ -1,4 +1,8 @@
-"""Trains the small language model on whole reviews. What goes in and what comes out is in `build`."""
+"""Trains the small language model on whole reviews. What goes in and what comes out is in `build`.
+
+All that is random is drawn by numpy, the same on every processor; how processors differ in rounding is multiplied by no
+more than some 600 in the course of training (`benchmarks/LOG.md`), so that a rebuild elsewhere is the same model.
+"""
 
 import re
 import time
@@ -10,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from agents.assets.measure import IGNORED, log_probs, padded, perplexity
@@ -42,9 +47,11 @@ class Settings:
         num_epochs: passes over the training reviews.
         num_warmup_steps: updates of linear warm-up.
         decay_share: last share of the updates, in which the step size falls linearly to 0.
-        matrix_lr, other_lr: of Muon for the blocks' matrices, of AdamW for embeddings and norms.
-        weight_decay: for both, on matrices and embeddings.
+        learning_rate: of AdamW.
+        weight_decay: on matrices and embeddings.
+        average_decay: an update's share of the averaged weights that stays; they are what is kept.
         swap_share: share of reviews whose subject is swapped for another of its family, drawn anew each epoch.
+        init_std: standard deviation of the initial weights.
         seed: of weights, order, dropout and swaps.
     """
 
@@ -58,16 +65,17 @@ class Settings:
     num_epochs: int = 12
     num_warmup_steps: int = 100
     decay_share: float = 0.7
-    matrix_lr: float = 0.007
-    other_lr: float = 0.004
+    learning_rate: float = 0.002
     weight_decay: float = 0.1
+    average_decay: float = 0.997
     swap_share: float = 0.3
+    init_std: float = 0.02
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model (dropout removed) with what training it took."""
+    """A trained model with what training it took."""
 
     model: LlamaForCausalLM
     num_steps: int
@@ -93,19 +101,25 @@ def make_model(settings: Settings, num_tokens: int, end: int) -> LlamaForCausalL
         num_attention_heads=settings.num_heads,
         max_position_embeddings=settings.max_tokens,
         tie_word_embeddings=True,
+        initializer_range=settings.init_std,
         bos_token_id=end,
         eos_token_id=end,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+    rng = np.random.default_rng((settings.seed, 0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.copy_(torch.from_numpy(rng.normal(0, settings.init_std, parameter.shape)))
+    return model
 
 
 def train(
     settings: Settings, reviews: Sequence[tuple[str, str]], dev: Sequence[Sequence[int]], encode: Encode,
     num_tokens: int, end: int,
 ) -> Trained:  # fmt: skip
-    """Train a model and keep its best epoch.
+    """Train a model and keep the averaged weights of its best epoch.
 
     Args:
         settings: all the numbers.
@@ -116,57 +130,45 @@ def train(
         end: id of the end token.
     """
     started = time.process_time()
-    rng = np.random.default_rng(settings.seed)
-    model = make_model(settings, num_tokens, end)
-    dropout = _add_dropout(model, settings.dropout)
-    optimizers = _optimizers(model, settings)
+    rng = np.random.default_rng((settings.seed, 1))
+    model = make_model(settings, num_tokens, end).train()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay)).eval()  # type: ignore[no-untyped-call]
+    _add_dropout(model, settings.dropout, np.random.default_rng((settings.seed, 2)))
+    optimizer = _optimizer(model, settings)
     num_steps = settings.num_epochs * -(-len(reviews) // settings.batch_size)
-    schedules = [LambdaLR(optimizer, _rate(settings, num_steps)) for optimizer in optimizers]
+    schedule = LambdaLR(optimizer, _rate(settings, num_steps))
     perplexities: list[float] = []
     best: dict[str, Tensor] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # dropout masks know no generator of their own
-        for _ in range(settings.num_epochs):
-            model.train()
-            for batch in _batches(settings, reviews, encode, rng):
-                _update(model, optimizers, batch)
-                for schedule in schedules:
-                    schedule.step()
-            model.eval()
-            perplexities.append(perplexity(log_probs(model, dev)))
-            print(f"epoch {len(perplexities)}: dev perplexity {perplexities[-1]:.2f}", flush=True)
-            if perplexities[-1] == min(perplexities):
-                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(best)
-    for handle in dropout:
-        handle.remove()
+    for _ in range(settings.num_epochs):
+        for batch in _batches(settings, reviews, encode, rng):
+            _update(model, optimizer, batch)
+            schedule.step()
+            averaged.update_parameters(model)
+        perplexities.append(perplexity(log_probs(averaged.module, dev)))
+        print(f"epoch {len(perplexities)}: dev perplexity {perplexities[-1]:.2f}", flush=True)
+        if perplexities[-1] == min(perplexities):
+            best = {name: tensor.clone() for name, tensor in averaged.module.state_dict().items()}
+    averaged.module.load_state_dict(best)
     best_epoch = 1 + int(np.argmin(perplexities))
-    return Trained(model, num_steps, best_epoch, tuple(perplexities), time.process_time() - started)
+    return Trained(averaged.module, num_steps, best_epoch, tuple(perplexities), time.process_time() - started)
 
 
-def _add_dropout(model: LlamaForCausalLM, probability: float) -> list[torch.utils.hooks.RemovableHandle]:
+def _add_dropout(model: LlamaForCausalLM, probability: float, rng: np.random.Generator) -> None:
     """Llama has no dropout of its own on embeddings and residual branches."""
 
     def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return F.dropout(output, probability, module.training)
+        kept = torch.from_numpy(rng.random(output.shape, dtype=np.float32) >= probability)
+        return output * kept / (1 - probability)
 
     outputs = [output for layer in model.model.layers for output in (layer.self_attn.o_proj, layer.mlp.down_proj)]
-    sites = [model.model.embed_tokens, *outputs]
-    return [site.register_forward_hook(drop) for site in sites]
+    for site in (model.model.embed_tokens, *outputs):
+        site.register_forward_hook(drop)
 
 
-def _optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the blocks' matrices: in equal time a lower dev perplexity than AdamW alone."""
-    embeddings = model.get_input_embeddings().weight
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embeddings]
-    norms = [p for p in model.parameters() if p.ndim == 1]
-    others = [{"params": [embeddings], "weight_decay": settings.weight_decay}, {"params": norms, "weight_decay": 0.0}]
-    return [
-        torch.optim.Muon(
-            matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=settings.other_lr, betas=(0.9, 0.98)),
-    ]
+def _optimizer(model: LlamaForCausalLM, settings: Settings) -> torch.optim.Optimizer:
+    decayed, norms = ([p for p in model.parameters() if p.ndim == ndim] for ndim in (2, 1))
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
 
 
 def _rate(settings: Settings, num_steps: int) -> Callable[[int], float]:
@@ -192,12 +194,11 @@ def _batches(
         yield padded([sequences[k] for k in chunks[i]])
 
 
-def _update(model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], batch: Tensor) -> None:
+def _update(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
     targets = batch[:, 1:]
     real = targets != IGNORED
     hidden = model.model(batch.clamp(min=0), use_cache=False).last_hidden_state[:, :-1][real]
     F.cross_entropy(model.lm_head(hidden), targets[real]).backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-    model.zero_grad(set_to_none=True)
+    optimizer.step()
+    optimizer.zero_grad()

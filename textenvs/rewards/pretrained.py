@@ -41,9 +41,9 @@ class LogProb(Reward):
         model: a directory or a hub id of a causal LM with safetensors weights; "tiny" is the shipped one.
         vocab: its tokenizer file or a Vocab; None takes tokenizer.json from beside the model.
 
-    Withstands: the empty response where the prompt is no finished text, so that the end token is unlikely (-17 nats
+    Withstands: the empty response where the prompt is no finished text, so that the end token is unlikely (-15 nats
     after "The movie"); rubbish, control characters. Does not withstand: the empty response after a finished sentence
-    (-3.9 after "I love it!", where " was really good." has -4.0); repetition and stock phrases, which language models
+    (-3.5 after "I love it!", where " was really good." has -4.9); repetition and stock phrases, which language models
     find likely (Holtzman et al. 2020, "The curious case of neural text degeneration", arXiv:1904.09751): add a weighted
     `RepetitionN`.
     """
