@@ -140,7 +140,7 @@ def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
     old, new = rows["before"], rows["after"]
     gain, error = new["mean_return"] - old["mean_return"], float(np.hypot(new["stderr"], old["stderr"]))
     return {
-        f"classifier reward up by more than 3 standard errors ({gain:+.3f} = {gain / error:.1f})": gain > 3 * error,
+        f"reward up by more than 3 standard errors ({gain:+.3f}, {gain / error:.1f} of them)": gain > 3 * error,
         f"held-out judge up ({new['judge'] - old['judge']:+.3f})": new["judge"] > old["judge"],
         f"KL at most 10 nats an episode ({new['kl_per_episode']:z.2f})": new["kl_per_episode"] <= 10,
         f"perplexity under the start at most 1.5x ({new['sample_perplexity'] / old['sample_perplexity']:.2f}x)": (

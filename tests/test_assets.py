@@ -356,7 +356,7 @@ def test_the_shipped_model_belongs_to_the_shipped_tokenizer():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_language_model_rebuilds_on_any_processor(tmp_path: Path):
+def test_the_language_model_rebuilds_within_two_thousandths(tmp_path: Path):
     lm_build.build(tmp_path, Settings())
     fresh, shipped = (json.loads((d / "measurements.json").read_text()) for d in (tmp_path, lm_build.TINY))
     assert fresh["settings"] == shipped["settings"]

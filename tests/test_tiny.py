@@ -63,7 +63,7 @@ def test_every_agent_meets_every_seed_and_each_begins_in_turn(scripts: dict[str,
 def test_the_best_of_the_others_is_one_for_episodes_and_one_for_seconds(scripts: dict[str, ModuleType]) -> None:
     lost = (math.inf, math.inf)
     # Or one would take the other's place in the table.
-    assert not scripts["tiny"].OURS.keys() & scripts["tiny"].OTHERS.keys()
+    assert scripts["tiny"].NAME not in scripts["tiny"].OTHERS
     results = {"frugal": [(1.0, 9.0), (2.0, 8.0), lost], "quick": [(7.0, 1.0), (8.0, 3.0), (9.0, 2.0)]}
     assert [scripts["tiny"].best(results, unit) for unit in (0, 1)] == ["frugal", "quick"]
     assert scripts["tiny"].best({**results, "frugal": [(1.0, 1.0), lost, lost]}, 0) == "quick"

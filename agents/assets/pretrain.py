@@ -1,7 +1,7 @@
 """Trains the small language model on whole reviews. What goes in and what comes out is in `build`.
 
-All that is random is drawn by numpy, the same on every processor; how processors differ in rounding is multiplied by no
-more than some 600 in the course of training (`benchmarks/LOG.md`), so that a rebuild elsewhere is the same model.
+All that is random is drawn by numpy, whatever the processor. How processors differ in rounding stays small in training,
+as it would not with every optimizer: `benchmarks/LOG.md`, "The shipped model, rebuilt elsewhere".
 """
 
 import re
@@ -49,7 +49,7 @@ class Settings:
         decay_share: last share of the updates, in which the step size falls linearly to 0.
         learning_rate: of AdamW.
         weight_decay: on matrices and embeddings.
-        average_decay: an update's share of the averaged weights that stays; they are what is kept.
+        average_decay: what the average of the weights, which is what is kept, retains of itself at each update.
         swap_share: share of reviews whose subject is swapped for another of its family, drawn anew each epoch.
         init_std: standard deviation of the initial weights.
         seed: of weights, order, dropout and swaps.
