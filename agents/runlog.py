@@ -6,8 +6,11 @@ docs/metrics.md defines every number and describes samples.jsonl.
 import json
 import math
 import os
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +29,27 @@ from agents.update import Batch
 NUM_SAMPLES = 4  # episodes of each update kept in samples.jsonl
 _NUM_BINS = 64  # of a histogram
 MAX_SAMPLE_TOKENS = 512  # first tokens of a kept episode, so that long control episodes do not fill the disk
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of the block.
+
+    One that comes while an event is put into the queue of TensorBoard's thread leaves that thread asleep, and
+    closing waits for its next flush, up to two minutes.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():  # not Python's to hold
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class RunLog:
@@ -50,6 +74,7 @@ class RunLog:
         self.task = self.progress.add_task("sampling", total=num_updates, completed=first_update)
         self.progress.start()
 
+    @interrupts_held()
     def write(
         self,
         update: int,

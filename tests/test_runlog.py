@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +253,41 @@ def test_closing_hides_no_error_of_the_run(tmp_path: Path) -> None:
         ):
             run(log)
         assert all(file.closed for file in log.files.values())
+
+
+def test_an_interrupt_waits_until_an_update_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One inside the queue of TensorBoard's thread left it asleep, and closing waited two minutes for it."""
+    envs = string_envs()
+    rollout = collect(envs, RandomPolicy(6), num_episodes=4, seed=0)
+    log = open_log(tmp_path)
+    add_scalar = log.tensorboard.add_scalar
+
+    def interrupted(name: str, value: float, update: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        add_scalar(name, value, update)
+
+    monkeypatch.setattr(log.tensorboard, "add_scalar", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write(log, envs, rollout)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    log.close()
+    assert {"return", "length"} <= set(events(tmp_path).Tags()["scalars"])
+    assert len(records(tmp_path / "samples.jsonl")) == 4
+
+
+def test_a_log_is_written_from_any_thread(tmp_path: Path) -> None:
+    """Only the main thread may set what a signal does."""
+    envs = string_envs()
+    rollout = collect(envs, RandomPolicy(6), num_episodes=4, seed=0)
+    log = open_log(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write, log, envs, rollout).result()
+    log.close()
+    assert len(records(tmp_path / "metrics.jsonl")) == 1
 
 
 def small_run(run_dir: Path, algorithm: Algorithm, num_updates: int = 1, **env_kwargs: Any) -> Path:
