@@ -20,7 +20,7 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.pytorch_utils import Conv1D
 
 from agents.cache import Address, SlotCache
-from agents.kernels import HAS_ONEDNN, attend_one, linear, spread
+from agents.kernels import HAS_ONEDNN, attend_one, gated_silu, linear, rms_norm, rotate, spread
 
 
 class Attention(Protocol):
@@ -41,7 +41,7 @@ class Attention(Protocol):
 class CausalAttention:
     """Attention of n whole sequences of w tokens each: every token sees itself and what is before it.
 
-    For models with as many key heads as heads.
+    Key heads are shared out to as many heads each.
     """
 
     def __init__(self, num_layers: int, shape: tuple[int, ...], kept: Tensor) -> None:
@@ -55,7 +55,9 @@ class CausalAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
         """See `Attention`."""
         q, k, v = (x.view(*self.shape, -1, size).transpose(1, 2) for x in (query, key, value))
-        found = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        found = nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] > k.shape[1]
+        )
         found = found.transpose(1, 2).reshape(query.shape)
         return found if layer < self.last else self.keep(found)
 
@@ -146,8 +148,7 @@ def _gpt2(trunk: Any) -> Forward:
     def forward(tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
         x = torch.embedding(words, tokens).add_(torch.embedding(places, positions))
         for i, ((norm_1, norm_2), (into, out, up, down), size, scaling) in enumerate(layers):
-            # One copy for the three, each in one piece then.
-            query, key, value = into(norm_1(x)).view(len(x), 3, -1).transpose(0, 1).contiguous().unbind()
+            query, key, value = _split(into(norm_1(x)))
             found = attend(i, query, key, value, size=size, scaling=scaling)
             x = out(found).add_(x if i < len(layers) - 1 else attend.keep(x))
             x = down(up(norm_2(x))).add_(x)
@@ -163,7 +164,7 @@ def _llama(trunk: Any) -> Forward:
         attention, mlp = block.self_attn, block.mlp
         norms = (_rms_norm(block.input_layernorm), _rms_norm(block.post_attention_layernorm))
         maps = [_linear(x) for x in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)]
-        ups = (_linear(mlp.gate_proj, "silu"), _linear(mlp.up_proj), _linear(mlp.down_proj))
+        ups = (_gated(mlp.gate_proj, mlp.up_proj), _linear(mlp.down_proj))
         layers.append((norms, maps, ups, attention.head_dim, attention.scaling))
 
     def forward(tokens: Tensor, positions: Tensor, attend: Attention) -> Tensor:
@@ -171,14 +172,13 @@ def _llama(trunk: Any) -> Forward:
         angles = positions[:, None].float() * frequencies
         cos, sin = angles.cos().repeat(1, 2)[:, None], angles.sin()
         sin = torch.cat([-sin, sin], -1)[:, None]
-        for i, ((norm_1, norm_2), (*into, out), (gate, up, down), size, scaling) in enumerate(layers):
+        for i, ((norm_1, norm_2), (*into, out), (up, down), size, scaling) in enumerate(layers):
             y = norm_1(x)
             query, key, value = (linear(y) for linear in into)
-            query, key = (_rotate(z.view(len(z), -1, size), cos, sin).view(z.shape) for z in (query, key))
+            query, key = (rotate(z.view(len(z), -1, size), cos, sin).view(z.shape) for z in (query, key))
             found = attend(i, query, key, value, size=size, scaling=scaling)
             x = out(found).add_(x if i < len(layers) - 1 else attend.keep(x))
-            y = norm_2(x)
-            x = down(gate(y) * up(y)).add_(x)
+            x = down(up(norm_2(x))).add_(x)
         return last_norm(x)
 
     return forward
@@ -194,19 +194,26 @@ def _conv1d(layer: Any, activation: str | None = None) -> _Map:
     return lambda x: linear(x, weight, bias, activation)
 
 
+def _split(x: Tensor) -> Sequence[Tensor]:
+    """Return the three (M, d) in x (M, 3 d): for sampling in a piece each, by one copy; gradients would copy again."""
+    if torch.is_inference_mode_enabled():
+        return x.view(len(x), 3, -1).transpose(0, 1).contiguous().unbind()
+    return x.chunk(3, -1)
+
+
+def _gated(gate: Any, up: Any) -> _Map:
+    silu, plain, other = _linear(gate, "silu"), _linear(gate), _linear(up)
+    return lambda x: silu(x) * other(x) if torch.is_inference_mode_enabled() else gated_silu(plain(x), other(x))
+
+
 def _layer_norm(layer: Any) -> _Map:
     shape, weight, bias, eps = layer.normalized_shape, layer.weight, layer.bias, layer.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
 def _rms_norm(layer: Any) -> _Map:
-    shape, weight, eps = layer.weight.shape, layer.weight, layer.variance_epsilon
-    return lambda x: nn.functional.rms_norm(x, shape, weight, eps)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the halves of x (M, heads, size) by angles whose cosines, and sines of either sign, are (M, 1, size)."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    weight, eps = layer.weight, layer.variance_epsilon
+    return lambda x: rms_norm(x, weight, eps)
 
 
 _GPT2: _Kinds = {gpt2.GPT2Model: (1, 0), nn.Embedding: (2, 0), nn.ModuleList: (1, 0), nn.Dropout: (1, 3)}

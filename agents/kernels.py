@@ -220,6 +220,94 @@ def _gelu_and_slope(x: Tensor, slope: Tensor | None) -> Tensor:
     return out
 
 
+class _RMSNorm(torch.autograd.Function):
+    """Zhang and Sennrich 2019, arXiv:1910.07467: n = x / rms(x), times the weight; saves n, not what it is made of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = x.pow(2).mean(-1, keepdim=True).add_(eps).rsqrt_()
+        normal = x * scale
+        ctx.save_for_backward(normal, scale, weight)
+        return normal * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        normal, scale, weight = ctx.saved_tensors
+        products = gradient * normal
+        along = torch.mv(products, weight).div_(-len(weight))[:, None]
+        return (
+            (gradient * weight).addcmul_(normal, along).mul_(scale) if ctx.needs_input_grad[0] else None,
+            products.sum(0) if ctx.needs_input_grad[1] else None,
+            None,
+        )
+
+
+class _Rotation(torch.autograd.Function):
+    """Saves the angles only: a turn's gradient is turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return x.roll(x.shape[-1] // 2, -1).mul_(sin).add_(x * cos)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        half = gradient.shape[-1] // 2
+        turned = gradient * cos
+        turned[..., :half].addcmul_(gradient[..., half:], sin[..., half:])
+        turned[..., half:].addcmul_(gradient[..., :half], sin[..., :half])
+        return turned, None, None
+
+
+class _GatedSilu(torch.autograd.Function):
+    """Saves its two derivatives instead of its two inputs, and takes them while those are in the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        out, by_up, by_gate = torch.empty_like(up), torch.empty_like(up), torch.empty_like(up)
+        parts = [torch.split(x.view(-1), _CACHED) for x in (gate, up, out, by_up, by_gate)]
+        for g, u, y, silu, slope in zip(*parts, strict=True):
+            torch.ops.aten.silu.out(g, out=silu)
+            torch.mul(silu, u, out=y)
+            torch.ops.aten.silu_backward.grad_input(u, g, grad_input=slope)
+        ctx.save_for_backward(by_gate, by_up)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        by_gate, by_up = ctx.saved_tensors
+        return gradient * by_gate, gradient * by_up
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return x (M, d) over the root of the mean of its squares plus eps, times weight (d,).
+
+    Outside inference mode it is, to the last bit, what transformers' modules make of it; so are the next two.
+    """
+    if torch.is_inference_mode_enabled():
+        return nn.functional.rms_norm(x, weight.shape, weight, eps)
+    return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the halves of x (M, heads, size) by angles whose cosines, and sines of either sign, are (M, 1, size)."""
+    if torch.is_inference_mode_enabled():
+        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    return _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def gated_silu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) times up, (M, d) each."""
+    if not torch.is_grad_enabled():
+        return nn.functional.silu(gate) * up
+    return _GatedSilu.apply(gate, up)  # type: ignore[no-untyped-call, no-any-return]
+
+
 def keep_freed_memory() -> None:
     """Let this process keep up to a GB of what it frees for its next arrays, instead of giving it back at once.
 

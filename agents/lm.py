@@ -331,8 +331,7 @@ class LMPolicy(nn.Module):
         """Return the hidden states (M, d) of the kept of n sequences' tokens (n, w), an index of n x w."""
         positions = torch.arange(tokens.shape[1], device=self.device)[None]
         with self._autocast():
-            # Not of Llama, whose norms and rotations round otherwise there than in the modules below an adapter.
-            forward = find_forward(self.model) if self.model.config.model_type == "gpt2" else None
+            forward = find_forward(self.model)
             if forward is not None:
                 attention = CausalAttention(self.model.config.num_hidden_layers, tokens.shape, kept)
                 return forward(tokens.flatten(), positions.expand(tokens.shape).flatten(), attention)

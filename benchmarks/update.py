@@ -210,8 +210,8 @@ def linear_maps(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm) -> Cou
         seen[x.numel() // x.shape[-1], x.shape[-1], result.shape[-1]] += 1
         return result
 
-    # GPT-2 runs without its modules; under a hook it would run with them, and more rows through its last layer.
-    alone = set(policy.model.base_model.modules()) if policy.model.config.model_type == "gpt2" else set()
+    # The trunk runs without its modules; under a hook it would run with them, and more rows through its last layer.
+    alone = set(policy.model.base_model.modules())
     linear = [module for module in policy.modules() if isinstance(module, nn.Linear | Conv1D) and module not in alone]
     hooks = [module.register_forward_hook(lambda _, given, result: note(given[0], result)) for module in linear]
     rows = minibatches(len(rollout), algorithm.num_minibatches, seed=0, update=0, epoch=0)[0]

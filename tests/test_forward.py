@@ -78,13 +78,16 @@ def evaluated(policy, rollout):
     return [score.detach() for score in scores], gradients
 
 
-@pytest.mark.parametrize(("settings", "smallest"), [(settings, 2**22) for _, settings in MODELS[:3]] + [({}, 0)])
-def test_an_updates_numbers_and_gradients_are_the_models_own(settings, smallest, monkeypatch):
+SIZES = [(*model, 2**22) for model in MODELS] + [("gpt2", {}, 0), ("llama", {}, 0)]
+
+
+@pytest.mark.parametrize(("architecture", "settings", "smallest"), SIZES)
+def test_an_updates_numbers_and_gradients_are_the_models_own(architecture, settings, smallest, monkeypatch):
     """Ragged prompts and responses; a hook makes the model run itself."""
     for name in ("_MIN_PRODUCTS", "_MIN_PRODUCTS_WITH_GRADIENT", "_MIN_GELUS", "_MIN_GELUS_WITH_GRADIENT"):
         monkeypatch.setattr(kernels, name, smallest)
     envs = ragged_envs(4)
-    policy = LMPolicy(made("gpt2", settings), envs.metadata["textgen"])
+    policy = LMPolicy(made(architecture, settings), envs.metadata["textgen"])
     nn.init.normal_(policy.value_head.weight)
     rollout = collect(envs, policy, num_episodes=12, seed=0)
     scores, gradients = evaluated(policy, rollout)
@@ -98,9 +101,13 @@ def test_an_updates_numbers_and_gradients_are_the_models_own(settings, smallest,
         torch.testing.assert_close(gradient, expected_gradients[name], atol=2e-5 * float(scale), rtol=1e-4, msg=name)
 
 
-def test_an_update_runs_no_module_and_takes_what_chose_no_token_no_further_than_attention(monkeypatch):
+@pytest.mark.parametrize(("architecture", "before", "behind"), [("gpt2", 1, 3), ("llama", 3, 4)])
+def test_an_update_runs_no_module_and_takes_what_chose_no_token_no_further_than_attention(
+    architecture, before, behind, monkeypatch
+):
+    """Of two layers: products before attention, and those of what it gives and of the MLP."""
     envs = ragged_envs(4)
-    policy = tiny_lm(envs)
+    policy = tiny_lm(envs, architecture)
     rollout = collect(envs, policy, num_episodes=12, seed=0)
     called, rows, call, product = [], [], nn.Module.__call__, agents.forward.linear
     monkeypatch.setattr(nn.Module, "__call__", lambda self, *a, **k: called.append(self) or call(self, *a, **k))
@@ -109,8 +116,7 @@ def test_an_update_runs_no_module_and_takes_what_chose_no_token_no_further_than_
     assert set(called) == {policy.model.lm_head, policy.value_head}
     first = (rollout.observations != PAD).argmax(1)
     width = (rollout.positions - first[:, None])[rollout.mask].max()
-    # Two layers: what attends to, what that gives, two for the MLP.
-    assert rows == [12 * width] * 5 + [rollout.mask.sum()] * 3
+    assert rows == [12 * width] * (2 * before + behind) + [rollout.mask.sum()] * behind
 
 
 def hooked(model):

@@ -10,7 +10,9 @@ import torch
 from small import string_envs, tiny_lm
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig
 from transformers.activations import GELUTanh
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, apply_rotary_pos_emb
 from transformers.pytorch_utils import Conv1D
 
 from agents import kernels
@@ -185,6 +187,55 @@ def test_an_update_of_gpt2_has_no_slower_gelu():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def llama_mlp():
+    config = LlamaConfig(hidden_size=INPUTS, intermediate_size=OUTPUTS)
+    return LlamaMLP(config).requires_grad_(False)
+
+
+def angles(size):
+    """Cosines and sines (ROWS, size) as transformers make them, for positions of their own."""
+    half = torch.outer(torch.randperm(ROWS).float(), torch.rand(size // 2))
+    return torch.cat([half, half], -1).cos(), torch.cat([half, half], -1).sin()
+
+
+def signed(sin):
+    """Sines as `rotate` takes them."""
+    half = sin.shape[-1] // 2
+    return torch.cat([-sin[..., :half], sin[..., half:]], -1)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_llama_is_made_of_is_its_modules_to_the_last_bit(grad):
+    x = 3 * torch.randn(ROWS, INPUTS, generator=torch.Generator().manual_seed(0))
+    norm, mlp, (cos, sin) = LlamaRMSNorm(INPUTS, eps=1e-3), llama_mlp(), angles(16)
+    nn.init.normal_(norm.weight)
+    heads = x.view(1, ROWS, -1, 16)
+    with torch.set_grad_enabled(grad):
+        x = x.requires_grad_(grad)
+        assert torch.equal(kernels.rms_norm(x, norm.weight, 1e-3), norm(x))
+        gated = kernels.gated_silu(mlp.gate_proj(x), mlp.up_proj(x))
+        assert torch.equal(mlp.down_proj(gated), mlp(x))
+        turned = kernels.rotate(heads[0], cos[:, None], signed(sin)[:, None])
+        expected, _ = apply_rotary_pos_emb(heads, heads, cos[None], sin[None], unsqueeze_dim=2)
+        assert torch.equal(turned, expected[0])
+
+
+def test_the_gradients_of_what_llama_is_made_of(monkeypatch):
+    """In parts of 7 elements, the last of which is shorter."""
+    monkeypatch.setattr(kernels, "_CACHED", 7)
+    generator = torch.Generator().manual_seed(0)
+    x, y, weight = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        for shape in ((5, 8), (5, 8), (8,))
+    )
+    assert torch.autograd.gradcheck(lambda x, weight: kernels.rms_norm(x, weight, 1e-2), (x, weight))
+    assert torch.autograd.gradcheck(lambda x: kernels.rms_norm(x, weight.detach(), 1e-2), (x,))
+    assert torch.autograd.gradcheck(lambda weight: kernels.rms_norm(x.detach(), weight, 1e-2), (weight,))
+    assert torch.autograd.gradcheck(kernels.gated_silu, (x, y))
+    cos, sin = (part[:5, None].double() for part in angles(4))
+    assert torch.autograd.gradcheck(lambda x: kernels.rotate(x.view(5, 2, 4), cos, signed(sin)), (x,))
+
+
 def test_freed_memory_is_kept_for_the_next_arrays():
     kernels.keep_freed_memory()
     faults = []
