@@ -13,9 +13,11 @@ Row "update against the limit". FLOPs are 6 for each weight of a linear map and 
 backward): 6N a token, N being the weights multiplied per token (Kaplan et al. 2020, arXiv:2001.08361), with the head
 for the rows that choose a token only and without the embedding table. Attention's 12 L d S a token, which PaLM's count
 adds (arXiv:2204.02311, appendix B; printed beside), normalization, activation, optimizer and the check of sanity take
-time and count nothing; nor is there padding. The limit is bare products, forward and both backward ones, of the very
-shapes of one minibatch, as they were seen in the update: each by MKL (`torch.mm`) or oneDNN, whichever is quicker for
-it, and each again and again on the same operands, which stay in the processor's cache as those of an update cannot.
+time and count nothing; nor is there padding. An update is one optimizer step on 16 episodes, or on 64, beside which
+what is paid once a step, such as Adam's, weighs less. The limit is bare products, forward and both backward ones, of
+the very shapes of one minibatch, as they were seen in the update: each by MKL (`torch.mm`) or oneDNN, whichever is
+quicker for it, and each again and again on the same operands, which stay in the processor's cache as those of an update
+cannot.
 """
 
 from __future__ import annotations
@@ -62,8 +64,10 @@ SIZES: dict[str, tuple[tuple[str, int, int, int], int, int]] = {
     "0.8M": (("gpt2", 128, 4, 4), 64, 4),
     "11M": (("gpt2", 384, 6, 6), 16, 1),
     "14M llama": (("llama", 384, 6, 6), 16, 1),
+    "11M, 64 episodes": (("gpt2", 384, 6, 6), 64, 1),
+    "14M llama, 64 episodes": (("llama", 384, 6, 6), 64, 1),
 }
-LARGE = ("11M", "14M llama")  # 10M parameters or more: where the limit counts
+LARGE = tuple(SIZES)[2:]  # 10M parameters or more: where the limit counts
 LENGTHS = (64, 128)
 LEARNING_RATE = 1e-5  # so small that a hundred updates on the same data break nothing
 
@@ -305,7 +309,7 @@ def main() -> None:
     """Measure what is asked for, print it and append it to the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", choices=("update", "limit"), default=["update", "limit"])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="update: 0.1M 0.8M, limit: 11M '14M llama'")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="update: 0.1M 0.8M, limit: the others")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each comparison")
     parser.add_argument("--no-csv", action="store_true", help="print only")
     arguments = parser.parse_args()
