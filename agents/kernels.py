@@ -3,8 +3,8 @@
 On processors of other makers than its own PyTorch's matrix products (MKL) keep to 256-bit vectors. oneDNN, also in
 PyTorch, takes the widest there are: 1.5 to 2.7 times as fast, from the weights as they stand. On Intel's own it is the
 slower one, and not used. And attention of one token a row is two batched products; the general kernel takes up to three
-times as long for it. GELU's tanh is taken from exp, which is twice as fast, and its derivative on the way. Sums are
-taken in another order, so results agree to float32 rounding.
+times as long for it. GELU's tanh is taken from exp, which is twice as fast, and its derivative on the way. What LLaMA
+is made of goes backwards in fewer passes. Sums are taken in another order, so results agree to float32 rounding.
 """
 
 import ctypes

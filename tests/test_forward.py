@@ -78,10 +78,10 @@ def evaluated(policy, rollout):
     return [score.detach() for score in scores], gradients
 
 
-SIZES = [(*model, 2**22) for model in MODELS] + [("gpt2", {}, 0), ("llama", {}, 0)]
+UPDATED = [(*model, 2**22) for model in MODELS] + [("gpt2", {}, 0), ("llama", {}, 0)]
 
 
-@pytest.mark.parametrize(("architecture", "settings", "smallest"), SIZES)
+@pytest.mark.parametrize(("architecture", "settings", "smallest"), UPDATED)
 def test_an_updates_numbers_and_gradients_are_the_models_own(architecture, settings, smallest, monkeypatch):
     """Ragged prompts and responses; a hook makes the model run itself."""
     for name in ("_MIN_PRODUCTS", "_MIN_PRODUCTS_WITH_GRADIENT", "_MIN_GELUS", "_MIN_GELUS_WITH_GRADIENT"):
