@@ -40,7 +40,7 @@ def steps_per_second(env: gym.Env[Any, Any], rng: np.random.Generator) -> float:
 def main() -> None:
     """Print and record the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=45)
     parser.add_argument("--no-csv", action="store_true", help="print only")
     arguments, rng = parser.parse_args(), np.random.default_rng(0)
     print(machine())

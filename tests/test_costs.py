@@ -154,6 +154,14 @@ def test_the_work_of_a_step_does_not_grow_with_the_rows(mode: str) -> None:
         assert (many - few <= (4, 50)[: len(few)]).all(), works
 
 
+def test_one_row_needs_no_array_of_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at its one status tells."""
+    monkeypatch.delattr(textenvs.Scores, "faulty")
+    env = gym.make("textenvs/Copy-v0", **SMALL)
+    env.reset(seed=0)
+    assert env.step(3)[2]
+
+
 def test_a_stream_is_asked_once_in_hundreds_of_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one thing in a start that is done row by row: for one number at first, and for 512 from then on."""
     asked: Counter[int] = Counter()

@@ -322,7 +322,7 @@ class Rules:
             ValueError, TypeError: the reward did not return B finite values.
         """
         scores = score_batch(self.reward, problems, responses)
-        if self._warned or not np.count_nonzero(scores.faulty):
+        if self._warned or scores.status.count("ok") == len(responses):
             return scores
         faults = (cause for word, cause in zip(scores.status, scores.causes, strict=True) if word == "infra_fault")
         cause = next((cause for cause in faults if cause not in ("", UNKNOWN_CAUSE)), None)

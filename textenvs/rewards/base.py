@@ -125,8 +125,8 @@ class Scores:
         """(B,) which rows are an infra_fault, found on first use."""
         kept: dict[str, NDArray[np.bool_]] = self.__dict__
         if "faulty" not in kept:
-            found = [word == "infra_fault" for word in self.status] if "infra_fault" in self.status else ()
-            kept["faulty"] = np.array(found) if found else np.zeros(len(self.values), dtype=bool)
+            all_ok = tuple(self.status).count("ok") == len(self.status)
+            kept["faulty"] = np.zeros(len(self.values), bool) if all_ok else np.array(self.status) == "infra_fault"
         return kept["faulty"]
 
 
