@@ -14,7 +14,8 @@ backward): 6N a token, N being the weights multiplied per token (Kaplan et al. 2
 for the rows that choose a token only and without the embedding table. Attention's 12 L d S a token, which PaLM's count
 adds (arXiv:2204.02311, appendix B; printed beside), normalization, activation, optimizer and the check of sanity take
 time and count nothing; nor is there padding. An update is one optimizer step on 16 episodes, or on 64, beside which
-what is paid once a step, such as Adam's, weighs less. The limit is bare products, forward and both backward ones, of
+what is paid once a step, such as Adam's, weighs less; in wider layers what is paid once a number, such as an
+activation's, weighs less beside their products. The limit is bare products, forward and both backward ones, of
 the very shapes of one minibatch, as they were seen in the update: each by MKL (`torch.mm`) or oneDNN, whichever is
 quicker for it, and each again and again on the same operands, which stay in the processor's cache as those of an update
 cannot.
@@ -66,6 +67,10 @@ SIZES: dict[str, tuple[tuple[str, int, int, int], int, int]] = {
     "14M llama": (("llama", 384, 6, 6), 16, 1),
     "11M, 64 episodes": (("gpt2", 384, 6, 6), 64, 1),
     "14M llama, 64 episodes": (("llama", 384, 6, 6), 64, 1),
+    "25M": (("gpt2", 512, 8, 8), 16, 1),
+    "33M llama": (("llama", 512, 8, 8), 16, 1),
+    "85M": (("gpt2", 768, 12, 12), 16, 1),
+    "113M llama": (("llama", 768, 12, 12), 16, 1),
 }
 LARGE = tuple(SIZES)[2:]  # 10M parameters or more: where the limit counts
 LENGTHS = (64, 128)
