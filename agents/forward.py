@@ -3,14 +3,18 @@
 A small model spends most of a step in Python, module by module. `find_forward` gives plain functions of
 tensors for a trunk whose every part is what it was made as, and None for any other, whose own forward then runs:
 adapters, replaced modules or forwards, hooks, other families, scaled rotary positions, training mode, autocast, weights
-that are not float32 on the CPU. Sums are taken in another order, so results agree to float32 rounding.
+that are not float32 on the CPU. Of whole sequences, a beginning that several share runs once (a group's prompt, what
+many answers begin with), and padding does not run. Sums are taken in another order, so results agree to float32
+rounding.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 from transformers import PreTrainedModel
@@ -44,9 +48,16 @@ class CausalAttention:
     Key heads are shared out to as many heads each.
     """
 
-    def __init__(self, num_layers: int, shape: tuple[int, ...], kept: Tensor) -> None:
-        """Take the shape (n, w), and an index of those of the n x w tokens that are of use at the end."""
-        self.last, self.shape, self.kept = num_layers - 1, shape, kept
+    def __init__(self, num_layers: int, shape: tuple[int, ...], kept: Tensor, places: "Places | None" = None) -> None:
+        """Take what of it runs.
+
+        Args:
+            num_layers: of the trunk.
+            shape: (n, w).
+            kept: (K,) which of the tokens that run are of use at the end.
+            places: where those tokens stand; None when all n x w run, one after another.
+        """
+        self.last, self.shape, self.kept, self.places = num_layers - 1, shape, kept, places
 
     def keep(self, x: Tensor) -> Tensor:
         """See `Attention`."""
@@ -54,11 +65,16 @@ class CausalAttention:
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, size: int, scaling: float) -> Tensor:
         """See `Attention`."""
-        q, k, v = (x.view(*self.shape, -1, size).transpose(1, 2) for x in (query, key, value))
+        there = [query, key, value]
+        if self.places:
+            there = [x.index_select(0, self.places.number) for x in there]
+        q, k, v = (x.view(*self.shape, -1, size).transpose(1, 2) for x in there)
         found = nn.functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] > k.shape[1]
         )
-        found = found.transpose(1, 2).reshape(query.shape)
+        found = found.transpose(1, 2).reshape(-1, query.shape[1])
+        if self.places:
+            return found.index_select(0, self.places.first if layer < self.last else self.places.first[self.kept])
         return found if layer < self.last else self.keep(found)
 
 
@@ -101,6 +117,52 @@ class CachedAttention:
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
+class Places(NamedTuple):
+    """Where M different beginnings of sequences stand among n x w tokens."""
+
+    number: Tensor  # (n x w,) of the beginning that ends at each; any where nobody needs one
+    first: Tensor  # (M,) one place of each
+
+
+def find_places(tokens: NDArray[Any], kept: NDArray[np.int64]) -> Places:
+    """Number the different beginnings of sequences: of two that are equal, a causal trunk makes the same.
+
+    Args:
+        tokens: (n, w) ids.
+        kept: (K,) at which of n x w tokens hidden states are asked for; nobody needs those behind a sequence's last.
+    """
+    n, w = tokens.shape
+    needed = np.zeros(n * w, bool)
+    needed[kept] = True
+    needed = np.logical_or.accumulate(needed.reshape(n, w)[:, ::-1], 1)[:, ::-1]
+    tokens = np.where(needed, tokens, -1)
+    order = np.lexsort(tokens.T[::-1])  # as in a dictionary, where equal beginnings follow each other
+    tokens = tokens[order]
+    new = tokens >= 0
+    new[1:] &= np.logical_or.accumulate(tokens[1:] != tokens[:-1], 1)
+    row, t = np.nonzero(new)
+    number = np.zeros((n, w), np.int64)
+    number[row, t] = np.arange(len(row))
+    number[order] = np.maximum.accumulate(number, 0)
+    return Places(torch.from_numpy(number.ravel()), torch.from_numpy(order[row] * w + t))
+
+
+def run_whole(forward: "Forward", num_layers: int, tokens: NDArray[Any], kept: NDArray[np.int64]) -> Tensor:
+    """Return the hidden states (K, d) of the kept of n sequences' tokens (n, w), an index of n x w.
+
+    Beginnings that sequences share run once, and padding does not run, where that makes up for finding its way back.
+    """
+    places, ids = find_places(tokens, kept), torch.from_numpy(tokens).flatten()
+    positions, here = torch.arange(tokens.shape[1]).repeat(len(tokens)), torch.from_numpy(kept)
+    if len(places.first) > _MOST_RUN * len(ids):
+        return forward(ids, positions, CausalAttention(num_layers, tokens.shape, here))
+    ends, again = torch.unique(places.number[here], return_inverse=True)
+    attention = CausalAttention(num_layers, tokens.shape, ends, places)
+    return forward(ids[places.first], positions[places.first], attention).index_select(0, again)
+
+
+# Of all places: above, taking the rows of four arrays a layer costs as much as it saves, 0.95 at width 384, 0.85 at 64.
+_MOST_RUN = 0.875
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _Kinds = dict[type, tuple[int, int]]
 _Map = Callable[[Tensor], Tensor]  # of the last axis, by a layer

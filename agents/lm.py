@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from agents.checkpoint import parameter_hash
-from agents.forward import CausalAttention, find_forward
+from agents.forward import find_forward, run_whole
 from agents.gguf import convert_gguf
 from agents.kernels import Kernels, has_kernel
 from agents.lora import (
@@ -317,8 +317,7 @@ class LMPolicy(nn.Module):
         # Right-padded: with a causal mask no token sees the padding, so positions 0, 1, ... need no mask at all.
         slots = np.minimum(first[:, None] + np.arange(width), observed.shape[1] - 1)
         tokens = np.take_along_axis(observed, slots, 1)
-        inputs = torch.from_numpy(np.where(tokens == self.num_tokens, 0, tokens)).to(self.device)
-        hidden = self._hidden(inputs, torch.from_numpy(row * width + before).to(self.device))
+        hidden = self._hidden(np.where(tokens == self.num_tokens, 0, tokens), row * width + before)
         actions = torch.from_numpy(rollout.actions[rows][row, t]).to(self.device)
         legal = None if rollout.legal is None else torch.from_numpy(rollout.legal[rows][row, t]).to(self.device)
         log_probs, entropies = self._score(hidden, actions, legal)
@@ -327,19 +326,19 @@ class LMPolicy(nn.Module):
         scattered = (zeros.index_put(index, x) for x in (log_probs, self._values(hidden), entropies))
         return tuple(scattered)  # type: ignore[return-value]
 
-    def _hidden(self, tokens: Tensor, kept: Tensor) -> Tensor:
-        """Return the hidden states (M, d) of the kept of n sequences' tokens (n, w), an index of n x w."""
-        positions = torch.arange(tokens.shape[1], device=self.device)[None]
+    def _hidden(self, tokens: NDArray[Any], kept: NDArray[np.int64]) -> Tensor:
+        """Return the hidden states (K, d) of the kept of n sequences' tokens (n, w), an index of n x w."""
         with self._autocast():
             forward = find_forward(self.model)
             if forward is not None:
-                attention = CausalAttention(self.model.config.num_hidden_layers, tokens.shape, kept)
-                return forward(tokens.flatten(), positions.expand(tokens.shape).flatten(), attention)
+                return run_whole(forward, self.model.config.num_hidden_layers, tokens, kept)
             with self.kernels():
                 hidden: Tensor = self.model.base_model(
-                    input_ids=tokens, position_ids=positions, use_cache=False
+                    input_ids=torch.from_numpy(tokens).to(self.device),
+                    position_ids=torch.arange(tokens.shape[1], device=self.device)[None],
+                    use_cache=False,
                 ).last_hidden_state
-        return hidden.flatten(0, 1).index_select(0, kept).float()
+        return hidden.flatten(0, 1).index_select(0, torch.from_numpy(kept).to(self.device)).float()
 
     def _autocast(self) -> AbstractContextManager[None]:
         if self.autocast is None:

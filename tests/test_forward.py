@@ -16,7 +16,7 @@ import agents.forward
 import agents.sampler
 from agents import kernels
 from agents.cache import SlotCache
-from agents.forward import CachedAttention, find_forward
+from agents.forward import CachedAttention, find_forward, find_places, run_whole
 from agents.lm import LMPolicy
 from agents.lora import LoraSettings, inject_adapter
 from agents.rollout import collect, episode_rng
@@ -82,8 +82,10 @@ UPDATED = [(*model, 2**22) for model in MODELS] + [("gpt2", {}, 0), ("llama", {}
 
 
 @pytest.mark.parametrize(("architecture", "settings", "smallest"), UPDATED)
-def test_an_updates_numbers_and_gradients_are_the_models_own(architecture, settings, smallest, monkeypatch):
-    """Ragged prompts and responses; a hook makes the model run itself."""
+@pytest.mark.parametrize("most_run", [0, 1], ids=["all", "once"])
+def test_an_updates_numbers_and_gradients_are_the_models_own(architecture, settings, smallest, most_run, monkeypatch):
+    """Ragged prompts and responses, several alike; a hook makes the model run itself."""
+    monkeypatch.setattr(agents.forward, "_MOST_RUN", most_run)
     for name in ("_MIN_PRODUCTS", "_MIN_PRODUCTS_WITH_GRADIENT", "_MIN_GELUS", "_MIN_GELUS_WITH_GRADIENT"):
         monkeypatch.setattr(kernels, name, smallest)
     envs = ragged_envs(4)
@@ -101,6 +103,40 @@ def test_an_updates_numbers_and_gradients_are_the_models_own(architecture, setti
         torch.testing.assert_close(gradient, expected_gradients[name], atol=2e-5 * float(scale), rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_every_different_beginning_has_one_place(seed):
+    """Sequences of two symbols, of which many begin alike, are asked for at any of their tokens."""
+    rng = np.random.default_rng(seed)
+    n, w = rng.integers(1, 20), rng.integers(1, 9)
+    tokens = rng.integers(0, 2, (n, w))
+    kept = rng.permutation(n * w)[: rng.integers(1, n * w + 1)]
+    ends = [max((place % w + 1 for place in kept if place // w == row), default=0) for row in range(n)]
+    number, first = (x.numpy() for x in find_places(tokens, kept))
+    needed = {(row, t): tuple(tokens[row, : t + 1]) for row in range(n) for t in range(ends[row])}
+    assert len(first) == len(set(needed.values()))
+    for (row, t), prefix in needed.items():
+        assert needed[divmod(first[number[row * w + t]], w)] == prefix
+    assert sorted(number[first]) == list(range(len(first)))
+    assert number.min() >= 0
+    assert number.max() < len(first)
+
+
+def test_tokens_that_hardly_repeat_run_where_they_lie():
+    """Two sequences of twenty: up to seven eighths of all places their different beginnings run, above all places."""
+    ran = []
+
+    def forward(ids, positions, attention):
+        ran.append(len(ids))
+        return attention.keep(torch.stack([ids, positions], 1))
+
+    for shared in (3, 4, 5):
+        tokens = np.arange(40).reshape(2, 20)
+        tokens[1, :shared] = tokens[0, :shared]
+        found = run_whole(forward, 1, tokens, kept := np.array([39, 0, 19, 21]))
+        assert found.tolist() == [[tokens.flat[place], place % 20] for place in kept]
+    assert ran == [40, 40, 35]
+
+
 @pytest.mark.parametrize(("architecture", "before", "behind"), [("gpt2", 1, 3), ("llama", 3, 4)])
 def test_an_update_runs_no_module_and_takes_what_chose_no_token_no_further_than_attention(
     architecture, before, behind, monkeypatch
@@ -114,9 +150,12 @@ def test_an_update_runs_no_module_and_takes_what_chose_no_token_no_further_than_
     monkeypatch.setattr(agents.forward, "linear", lambda x, *a: rows.append(len(x)) or product(x, *a))
     policy.evaluate(rollout, np.arange(12))
     assert set(called) == {policy.model.lm_head, policy.value_head}
-    first = (rollout.observations != PAD).argmax(1)
-    width = (rollout.positions - first[:, None])[rollout.mask].max()
-    assert rows == [12 * width] * (2 * before + behind) + [rollout.mask.sum()] * behind
+    slots = np.arange(rollout.observations.shape[1])
+    pairs = [(rollout.observations[row], rollout.positions[row, t]) for row, t in np.argwhere(rollout.mask)]
+    asked = {tuple(o[(slots < slot) & (o != PAD)]) for o, slot in pairs}
+    needed = {prefix[:end] for prefix in asked for end in range(1, len(prefix) + 1)}
+    assert len(asked) < 0.9 * rollout.mask.sum()
+    assert rows == [len(needed)] * (2 * before + behind) + [len(asked)] * behind
 
 
 def hooked(model):

@@ -3,15 +3,19 @@
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from small import PROMPTS, ragged_envs, string_envs, tiny_lm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import agents.forward
 import agents.lm
 import agents.manifest
 import agents.versions
+import textenvs
 from agents.algorithms import ALGORITHMS
 from agents.lm import LMPolicy
 from agents.rollout import Rollout, collect
@@ -60,6 +64,27 @@ def test_a_forward_ends_where_the_last_hidden_state_is_read():
     for row in range(4):
         policy.evaluate(rollout, np.array([row]))
     assert shapes == [(NUM_EPISODES, needed.max()), *((1, length) for length in needed[:4])]
+
+
+def test_a_groups_prompt_runs_once_an_update(monkeypatch):
+    """Eight answers of four tokens to each of three prompts of sixteen: at most 3 x 16 + 24 x 3 tokens, not 24 x 19."""
+    envs = gym.make_vec(
+        "TextGen-v0",
+        24,
+        autoreset_mode=AutoresetMode.DISABLED,
+        prompts=["abcdefghabcdefgh", "hgfedcbahgfedcba", "aabbccddeeffgghh"],
+        vocab=textenvs.CharVocab("abcdefgh"),
+        reward=textenvs.FunctionReward(lambda problem, text: text.count("a")),
+        max_new_tokens=4,
+        split="all",
+    )
+    policy = tiny_lm(envs)
+    rollout = collect(envs, policy, num_episodes=24, seed=0, group_size=8)
+    rows, product = [], agents.forward.linear
+    monkeypatch.setattr(agents.forward, "linear", lambda x, *rest: rows.append(len(x)) or product(x, *rest))
+    algorithm = replace(ALGORITHMS["grpo"], group_size=8)
+    accumulate_gradients(policy, make_batch(rollout, algorithm), np.arange(24), algorithm)
+    assert 3 * 16 < rows[0] <= 3 * 16 + int(rollout.mask.sum() - 24)
 
 
 def test_a_step_is_cut_by_length_so_that_little_is_padding(monkeypatch):
