@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 RESULTS = Path(__file__).parent / "results.csv"
 _COLUMNS = (
@@ -20,9 +21,11 @@ _COLUMNS = (
 _PACKAGES = ("gymnasium", "numpy", "torch", "transformers", "stable-baselines3", "sb3-contrib")
 
 Pairs = list[tuple[float, float]]
+A = TypeVar("A")
+B = TypeVar("B")
 
 
-def in_turns(ours: Callable[[], float], theirs: Callable[[], float], repeats: int) -> Pairs:
+def in_turns(ours: Callable[[], A], theirs: Callable[[], B], repeats: int) -> list[tuple[A, B]]:
     """Call both `repeats` times in turns, each going first every other time, so that neither has the quieter machine.
 
     Returns:
@@ -30,9 +33,13 @@ def in_turns(ours: Callable[[], float], theirs: Callable[[], float], repeats: in
     """
     pairs = []
     for turn in range(repeats):
-        first, second = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
-        one, other = first(), second()
-        pairs.append((one, other) if turn % 2 == 0 else (other, one))
+        if turn % 2 == 0:
+            one = ours()
+            other = theirs()
+        else:
+            other = theirs()
+            one = ours()
+        pairs.append((one, other))
     return pairs
 
 

@@ -9,16 +9,20 @@ epoch, as many decisions a minibatch as ours, the same fused Adam, no log. An ep
 response of 32, uniform without the end token, so that all have equal lengths and no side pads more than it must. The
 cases of 64 and 128 tokens compare ours with itself at 32: decisions a second, as many decisions a minibatch.
 
-Row "update against the limit". FLOPs are 6 for each weight of a linear map and row that passes it (2 forward, 4
-backward): 6N a token, N being the weights multiplied per token (Kaplan et al. 2020, arXiv:2001.08361), with the head
-for the rows that choose a token only and without the embedding table. Attention's 12 L d S a token, which PaLM's count
-adds (arXiv:2204.02311, appendix B; printed beside), normalization, activation, optimizer and the check of sanity take
-time and count nothing; nor is there padding. An update is one optimizer step on 16 episodes, or on 64, beside which
-what is paid once a step, such as Adam's, weighs less; in wider layers what is paid once a number, such as an
-activation's, weighs less beside their products. The limit is bare products, forward and both backward ones, of
-the very shapes of one minibatch, as they were seen in the update: each by MKL (`torch.mm`) or oneDNN, whichever is
-quicker for it, and each again and again on the same operands, which stay in the processor's cache as those of an update
-cannot.
+Row "update against the limit". FLOPs are 6 for each weight of a linear map and token (2 forward, 4 backward): 6N a
+token, N being the weights multiplied per token (Kaplan et al. 2020, arXiv:2001.08361), with the head for the tokens
+that were chosen only and without the embedding table. Attention's 12 L d S a token, which PaLM's count adds
+(arXiv:2204.02311, appendix B; printed beside), normalization, activation, optimizer and the check of sanity take time
+and count nothing. As in PaLM's count it is the model's work that counts, however it is done: the limit is bare
+products, forward and both backward ones, of the shapes in which the model's own modules pass all tokens of one
+minibatch. Ours runs fewer rows: a beginning that several episodes share once, and of a token that chose nothing no more
+than the last layer's keys and values. The cases "rows that run" count and multiply those only. The prompts are four, or
+"own prompts", one an episode.
+
+An update is one optimizer step on 16 episodes, or on 64, beside which what is paid once a step, such as Adam's, weighs
+less; in wider layers what is paid once a number, such as an activation's, weighs less beside their products. Each
+product of the limit is by MKL (`torch.mm`) or oneDNN, whichever is quicker for it, and each again and again on the same
+operands, which stay in the processor's cache as those of an update cannot.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,6 +64,7 @@ from agents.sb3 import SB3VecEnv
 from agents.update import accumulate_gradients, make_batch, minibatches, optimize
 
 ROW, LIMIT = "update", "update against the limit"
+PROMPTS, OWN = ("abcdefgh", "hgfedcba", "aabbccdd", "hhggffee"), ", own prompts"
 #: name -> (architecture, hidden_size, num_layers, num_heads), episodes of 32 tokens an update, minibatches.
 SIZES: dict[str, tuple[tuple[str, int, int, int], int, int]] = {
     "0.1M": (("gpt2", 64, 2, 4), 64, 4),
@@ -72,8 +78,10 @@ SIZES: dict[str, tuple[tuple[str, int, int, int], int, int]] = {
     "85M": (("gpt2", 768, 12, 12), 16, 1),
     "113M llama": (("llama", 768, 12, 12), 16, 1),
 }
+SIZES |= {size + OWN: SIZES[size] for size in ("11M", "14M llama", "25M", "33M llama")}
 LARGE = tuple(SIZES)[2:]  # 10M parameters or more: where the limit counts
 LENGTHS = (64, 128)
+Shape = tuple[int, int, int]
 LEARNING_RATE = 1e-5  # so small that a hundred updates on the same data break nothing
 
 
@@ -118,7 +126,8 @@ def played(size: str, num_tokens: int = 32) -> tuple[LMPolicy, Rollout, Algorith
     """An LM, episodes of num_tokens decisions each with what it thinks of them, and how to learn from them."""
     shape, num_episodes, num_minibatches = SIZES[size]
     num_episodes = num_episodes * 32 // num_tokens
-    envs = make_envs(num_tokens, num_episodes, AutoresetMode.DISABLED)
+    prompts = ["".join(letters) for letters in permutations("abcdefgh")] if size.endswith(OWN) else PROMPTS
+    envs = make_envs(num_tokens, num_episodes, AutoresetMode.DISABLED, prompts)
     metadata = envs.metadata["textgen"]
     names = ("architecture", "hidden_size", "num_layers", "num_heads")
     policy = LMPolicy.from_config(metadata, **dict(zip(names, shape, strict=True)), init_std=0.02, seed=0)
@@ -132,13 +141,13 @@ def played(size: str, num_tokens: int = 32) -> tuple[LMPolicy, Rollout, Algorith
     return policy, replace(rollout, log_probs=log_probs.numpy(), values=values.numpy()), algorithm
 
 
-def make_envs(num_tokens: int, num_envs: int, mode: AutoresetMode) -> Any:
+def make_envs(num_tokens: int, num_envs: int, mode: AutoresetMode, prompts: Sequence[str] = PROMPTS) -> Any:
     """Prompts of 8 tokens and responses of at most num_tokens, whose score is the share of one symbol."""
     return gym.make_vec(
         "TextGen-v0",
         num_envs,
         autoreset_mode=mode,
-        prompts=["abcdefgh", "hgfedcba", "aabbccdd", "hhggffee"],
+        prompts=prompts,
         vocab=textenvs.CharVocab("abcdefgh"),
         reward=textenvs.FunctionReward(lambda problem, text: text.count("a") / (1 + len(text))),
         max_new_tokens=num_tokens,
@@ -211,16 +220,19 @@ def sb3(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm) -> Callable[[]
     return train
 
 
-def linear_maps(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm) -> Counter[tuple[int, int, int]]:
-    """(rows, inputs, outputs) of every linear map that one minibatch passes, forward, with how often."""
-    seen: Counter[tuple[int, int, int]] = Counter()
+def linear_maps(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm, *, plain: bool) -> Counter[Shape]:
+    """(rows, inputs, outputs) of every linear map that one minibatch passes, forward, with how often.
+
+    Plain ones are those of the model's own modules; the others are those that run.
+    """
+    seen: Counter[Shape] = Counter()
 
     def note(x: Tensor, result: Tensor) -> Tensor:
         seen[x.numel() // x.shape[-1], x.shape[-1], result.shape[-1]] += 1
         return result
 
-    # The trunk runs without its modules; under a hook it would run with them, and more rows through its last layer.
-    alone = set(policy.model.base_model.modules())
+    # The trunk runs without its modules, but under a hook.
+    alone = set() if plain else set(policy.model.base_model.modules())
     linear = [module for module in policy.modules() if isinstance(module, nn.Linear | Conv1D) and module not in alone]
     hooks = [module.register_forward_hook(lambda _, given, result: note(given[0], result)) for module in linear]
     rows = minibatches(len(rollout), algorithm.num_minibatches, seed=0, update=0, epoch=0)[0]
@@ -233,7 +245,7 @@ def linear_maps(policy: LMPolicy, rollout: Rollout, algorithm: Algorithm) -> Cou
     return seen
 
 
-def matmuls(shapes: Counter[tuple[int, int, int]]) -> Callable[[], float]:
+def matmuls(shapes: Counter[Shape]) -> Callable[[], float]:
     """Seconds of the bare products of these shapes, forward and backward."""
     calls: list[Callable[[], Tensor]] = []
     for (rows, inputs, outputs), count in shapes.items():
@@ -263,7 +275,7 @@ def quicker(one: Tensor, other: Tensor) -> Callable[[], Tensor]:
     return min((mkl, onednn), key=lambda call: min(seconds(call) for _ in range(10)))
 
 
-def flops(shapes: Counter[tuple[int, int, int]]) -> float:
+def flops(shapes: Counter[Shape]) -> float:
     """6 for each weight and row: 2 forward and 4 backward."""
     return sum(6.0 * rows * inputs * outputs * count for (rows, inputs, outputs), count in shapes.items())
 
@@ -288,6 +300,11 @@ def beside_sb3(sizes: Sequence[str], repeats: int, out: Any) -> None:
             record(ROW, case, pairs, unit="tokens/s", peer="ours at 32", bar=1 / 1.3, out=out)
 
 
+def called(*calls: Callable[[], float]) -> list[float]:
+    """What each returns, one after another."""
+    return [call() for call in calls]
+
+
 def rate(seconds: Callable[[], float], work: float) -> float:
     """Work a second."""
     return work / seconds()
@@ -297,17 +314,26 @@ def beside_the_limit(sizes: Sequence[str], repeats: int, out: Any) -> None:
     """Row "update against the limit"."""
     for size in sizes:
         policy, rollout, algorithm = played(size)
-        shapes = linear_maps(policy, rollout, algorithm)
+        shapes, running = (linear_maps(policy, rollout, algorithm, plain=plain) for plain in (True, False))
         work = algorithm.num_minibatches * flops(shapes)
         slots, config = policy.max_tokens - 1, policy.model.config
         attention = 12 * config.num_hidden_layers * config.hidden_size * slots**2 * len(rollout)
         num_weights = sum(x.numel() for x in policy.parameters())
-        print(f"{size}: {num_weights:,} parameters; attention would add {attention / work:.1%} to the FLOPs")
+        print(
+            f"{size}: {num_weights:,} parameters; attention would add {attention / work:.1%} to the FLOPs, "
+            f"of which {flops(running) / flops(shapes):.1%} run"
+        )
         update = partial(rate, ours(policy, rollout, algorithm), work / 1e9)
-        limit = partial(rate, matmuls(shapes), flops(shapes) / 1e9)
-        update(), limit()
+        plain, ran = (partial(rate, matmuls(x), flops(x) / 1e9) for x in (shapes, running))
+        for _ in range(3):  # a process's first updates are slower
+            update(), plain(), ran()
+        turns = in_turns(update, partial(called, plain, ran), repeats)
         bar = 0.7 if size in LARGE else None
-        record(LIMIT, size, in_turns(update, limit, repeats), unit="GFLOP/s", peer="bare products", bar=bar, out=out)
+        pairs = [(one, limits[0]) for one, limits in turns]
+        record(LIMIT, size, pairs, unit="GFLOP/s", peer="bare products", bar=bar, out=out)
+        share = flops(running) / flops(shapes)
+        pairs = [(share * one, limits[1]) for one, limits in turns]
+        record(LIMIT, f"{size}, rows that run", pairs, unit="GFLOP/s", peer="bare products", bar=None, out=out)
 
 
 def main() -> None:
