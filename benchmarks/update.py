@@ -78,7 +78,7 @@ SIZES: dict[str, tuple[tuple[str, int, int, int], int, int]] = {
     "85M": (("gpt2", 768, 12, 12), 16, 1),
     "113M llama": (("llama", 768, 12, 12), 16, 1),
 }
-SIZES |= {size + OWN: SIZES[size] for size in ("11M", "14M llama", "25M", "33M llama")}
+SIZES |= {size + OWN: SIZES[size] for size in tuple(SIZES)[2:8]}
 LARGE = tuple(SIZES)[2:]  # 10M parameters or more: where the limit counts
 LENGTHS = (64, 128)
 Shape = tuple[int, int, int]
