@@ -67,7 +67,7 @@ def test_a_forward_ends_where_the_last_hidden_state_is_read():
 
 
 def test_a_groups_prompt_runs_once_an_update(monkeypatch):
-    """Three groups of eight answers of four tokens to prompts of sixteen: at most 3 x 16 + 24 x 3, not 24 x 19."""
+    """Three groups of eight answers of four tokens to prompts of sixteen: at most 3 x 16 + 24 x 3 run, not 24 x 19."""
     envs = gym.make_vec(
         "TextGen-v0",
         24,
