@@ -101,13 +101,14 @@ def record(
     return ratio
 
 
-def machine() -> str:
-    """Processor, cores, memory and Python of this machine."""
-    cpuinfo = Path("/proc/cpuinfo")
+def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Processor, cores, memory and Python of this machine; with family and model where the name has no number."""
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    name = names[0] if names else platform.machine()
+    name = known.get("model name", platform.machine())
+    if known.get("vendor_id") == "AuthenticAMD" and not any(map(str.isdigit, name)):
+        name += f" family {known.get('cpu family')} model {known.get('model')}"
     return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 

@@ -52,6 +52,7 @@ _SAME = "test_lm.py::test_sampled_log_probs_equal_the_updates"
 _FORMULA = "test_update.py::test_the_whole_loss_has_the_gradient_of_its_formula"
 _PARTS = "test_update.py::test_gradients_do_not_depend_on_micro_batches"
 _SHUFFLE = "test_train.py::test_every_epoch_of_every_update_has_its_own_shuffle"
+_OWN = "test_forward.py::test_an_updates_numbers_and_gradients_are_the_models_own"
 _RESUME = "test_train.py::test_resuming_equals_the_straight_run_bit_for_bit"
 _IMITATION = "test_replay.py::test_imitated_episodes_add_their_own_term_and_nothing_else"
 _CUT = "test_rollout.py::test_bootstrap_is_the_value_of_the_last_state_when_cut_from_outside"
@@ -68,12 +69,17 @@ MUTANTS = (
            "test_cache.py::test_sampled_log_probs_are_the_updates_for_every_kind"),
     Mutant("own forward: positions count all rows alike", _FORWARD, "torch.embedding(places, positions)",
            "torch.embedding(places, positions.sort().values)", _SAME),
-    Mutant("own forward: keys turned, queries not", _FORWARD, "for z in (query, key))", "for z in (key, key))", _SAME),
+    Mutant("own forward: keys turned, queries not", _FORWARD, "for z in (query, key))", "for z in (key, key))", _OWN),
     Mutant("own forward: kept for a model that has got a hook", _FORWARD,
            ' or any(map(state.get, _HOOKS))', "",
            "test_forward.py::test_a_model_that_computes_something_else_runs_itself"),
     Mutant("positions begin at 1 in the update", _LM, "torch.arange(tokens.shape[1], device=self.device)[None]",
-           "torch.arange(1, tokens.shape[1] + 1, device=self.device)[None]", _SAME),
+           "torch.arange(1, tokens.shape[1] + 1, device=self.device)[None]", _OWN),
+    Mutant("own forward: positions begin at 1 in the update", _FORWARD, "torch.arange(tokens.shape[1]).repeat(",
+           "torch.arange(1, tokens.shape[1] + 1).repeat(", _OWN),
+    Mutant("own forward: beginnings that end alike are one", _FORWARD,
+           "np.logical_or.accumulate(tokens[1:] != tokens[:-1], 1)", "tokens[1:] != tokens[:-1]", _OWN),
+    Mutant("own forward: a beginning's place is another row's", _FORWARD, "order[row] * w + t", "row * w + t", _OWN),
     Mutant("own forward: updates see what comes after", _FORWARD, "is_causal=True", "is_causal=False",
            "test_forward.py::test_an_updates_numbers_and_gradients_are_the_models_own"),
     Mutant("own forward: updates keep other tokens", _FORWARD, "x.index_select(0, self.kept)", "x[: len(self.kept)]",
