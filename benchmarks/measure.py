@@ -107,7 +107,7 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     name = known.get("model name", platform.machine())
-    if known.get("vendor_id") == "AuthenticAMD" and not any(map(str.isdigit, name)):
+    if not any(map(str.isdigit, name)):  # as virtual machines say, of whatever processor
         name += f" family {known.get('cpu family')} model {known.get('model')}"
     return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 

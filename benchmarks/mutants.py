@@ -81,9 +81,9 @@ MUTANTS = (
            "np.logical_or.accumulate(tokens[1:] != tokens[:-1], 1)", "tokens[1:] != tokens[:-1]", _OWN),
     Mutant("own forward: a beginning's place is another row's", _FORWARD, "order[row] * w + t", "row * w + t", _OWN),
     Mutant("own forward: updates see what comes after", _FORWARD, "is_causal=True", "is_causal=False",
-           "test_forward.py::test_an_updates_numbers_and_gradients_are_the_models_own"),
+           _OWN),
     Mutant("own forward: updates keep other tokens", _FORWARD, "x.index_select(0, self.kept)", "x[: len(self.kept)]",
-           "test_forward.py::test_an_updates_numbers_and_gradients_are_the_models_own"),
+           _OWN),
     Mutant("logits shifted by one in the update", _LM, "rollout.positions[rows][row, t] - first[row] - 1",
            "rollout.positions[rows][row, t] - first[row]", _SAME),
     # Temperature, legal masks and the sampled distribution, each on one side only.

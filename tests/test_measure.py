@@ -110,17 +110,15 @@ def test_a_commit_is_marked_where_more_than_results_changed(
 
 
 @pytest.mark.parametrize(
-    ("vendor", "name", "said"),
+    ("name", "said"),
     [
-        ("AuthenticAMD", "AMD EPYC", "AMD EPYC family 25 model 17, "),
-        ("AuthenticAMD", "AMD EPYC 9354", "AMD EPYC 9354, "),
-        ("GenuineIntel", "Intel(R) Xeon(R) Processor", "Intel(R) Xeon(R) Processor, "),
+        ("AMD EPYC", "AMD EPYC family 25 model 17, "),
+        ("AMD EPYC 9354", "AMD EPYC 9354, "),
+        ("Intel(R) Xeon(R) Processor", "Intel(R) Xeon(R) Processor family 25 model 17, "),
     ],
 )
-def test_processors_of_one_name_have_two_tables(
-    measure: ModuleType, tmp_path: Path, vendor: str, name: str, said: str
-) -> None:
+def test_processors_of_one_name_have_two_tables(measure: ModuleType, tmp_path: Path, name: str, said: str) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    core = f"vendor_id\t: {vendor}\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n\n"
+    core = f"cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n\n"
     cpuinfo.write_text(core * 2, encoding="utf-8")
     assert measure.machine(cpuinfo).startswith(said)

@@ -66,7 +66,7 @@ def test_a_forward_ends_where_the_last_hidden_state_is_read():
     assert shapes == [(NUM_EPISODES, needed.max()), *((1, length) for length in needed[:4])]
 
 
-def test_a_groups_prompt_runs_once_an_update(monkeypatch):
+def test_a_groups_prompt_runs_once_a_forward(monkeypatch):
     """Three groups of eight answers of four tokens to prompts of sixteen: at most 3 x 16 + 24 x 3 run, not 24 x 19."""
     envs = gym.make_vec(
         "TextGen-v0",
